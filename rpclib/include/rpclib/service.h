@@ -1,0 +1,147 @@
+/*
+ * rpc_service: answers requests and handles events, as a Nameko service does (its entrypoints @rpc and @event_handler).
+ *
+ * Describe methods and handlers in tables, make the service on a connection, run the loop.  It declares exchange, queues
+ * and bindings exactly as Nameko does (so Python and C instances compete on the same queues) when the connection comes
+ * up, again after each reconnect.
+ *
+ * A request is acknowledged after its answer went out, many at a time; a service that dies leaves its requests to
+ * another.  At most `prefetch` requests and, apart from them, `prefetch` events a handler are under way.
+ */
+#ifndef RPCLIB_SERVICE_H
+#define RPCLIB_SERVICE_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+#include "rpclib/bytes.h"
+#include "rpclib/connection.h"
+#include "rpclib/context.h"
+#include "rpclib/error.h"
+#include "rpclib/status.h"
+
+#define RPC_PARAMETERS_MAX 16
+
+struct rpc_service;
+struct rpc_incoming; /* one request, from its delivery to its answer */
+struct rpc_event;    /* one event, from its delivery to its acknowledgement */
+
+/*
+ * A method's handler.  `arguments[i]` is the value of the method's i-th parameter, NULL for an optional one that was not
+ * given; all are lent until the handler returns (json_incref() what you keep).  `service_arg` is the options' `arg`.
+ * Answer exactly once, now or later, by one of the rpc_incoming_answer...() functions; after that `request` is gone.
+ */
+typedef void rpc_method_fn(struct rpc_incoming *request, json_t *const arguments[], void *service_arg);
+
+struct rpc_method {
+    const char *name;              /* "get_order" */
+    const char *const *parameters; /* names, ended by NULL; the optional ones last */
+    size_t parameters_required;    /* how many of them must be given */
+    rpc_method_fn *handler;
+};
+
+/* The three kinds of Nameko's event handlers. */
+enum rpc_event_kind {
+    RPC_EVENT_SERVICE_POOL, /* one instance of each service gets an event */
+    RPC_EVENT_SINGLETON,    /* one handler in all gets an event */
+    RPC_EVENT_BROADCAST,    /* every instance gets every event */
+};
+
+/*
+ * An event's handler.  `data` is the event's body; lent until the handler returns.  Finish exactly once, now or later,
+ * by rpc_event_done() or rpc_event_fail(); after that `event` is gone.
+ */
+typedef void rpc_event_fn(struct rpc_event *event, json_t *data, void *service_arg);
+
+struct rpc_event_handler {
+    const char *source;     /* the service that publishes: "orders" */
+    const char *event_type; /* "order_created" */
+    const char *name;       /* the handler's own name, part of the queue's: "handle_order_created" */
+    enum rpc_event_kind kind;
+    const char *identifier; /* BROADCAST: names this instance; NULL: a random one, and an exclusive auto-delete queue */
+    bool unreliable;        /* Nameko's reliable_delivery=False: the queue goes with its last consumer */
+    bool requeue_on_error;  /* rpc_event_fail() hands the event back to the broker instead of dropping it */
+    rpc_event_fn *handler;
+};
+
+struct rpc_service_options {
+    const char *name;                 /* "products"; copied */
+    const struct rpc_method *methods; /* tables, lent for the service's life; may be NULL when the count is 0 */
+    size_t methods_count;
+    const struct rpc_event_handler *event_handlers;
+    size_t event_handlers_count;
+    uint16_t prefetch;     /* MAX_WORKERS; 0: 10, Nameko's default */
+    const char *exchange;  /* NULL: "nameko-rpc" */
+    rpc_loop_fn *on_ready; /* all queues are consumed (again); may be NULL */
+    void *arg;
+};
+
+/* NULL when out of memory. */
+struct rpc_service *rpc_service_new(struct rpc_connection *connection, const struct rpc_service_options *options);
+
+/* Whether all queues are being consumed now. */
+bool rpc_service_ready(const struct rpc_service *service);
+
+/*
+ * Drain: stop consuming, hand back what was delivered but not started, let the handlers that run finish, then run `done`
+ * once, `timeout_ms` from now at the latest; what still runs then is left to the broker to deliver again.
+ */
+void rpc_service_stop(struct rpc_service *service, int timeout_ms, rpc_loop_fn *done, void *arg);
+
+/* Requests and events still with a handler may be answered or finished after this; that does nothing then. */
+void rpc_service_free(struct rpc_service *service); /* NULL is fine */
+
+/* Requests and events with a handler now. */
+uint32_t rpc_service_in_flight(const struct rpc_service *service);
+
+/* --- one request --- */
+
+/* The result as JSON text (one sound value; it is not checked again). */
+void rpc_incoming_answer(struct rpc_incoming *request, struct rpc_bytes result);
+/* The result as a value; NULL answers null.  Takes no reference. */
+void rpc_incoming_answer_json(struct rpc_incoming *request, const json_t *result);
+/* An error.  See wire errors below for those that need no own words. */
+void rpc_incoming_answer_error(struct rpc_incoming *request, const struct rpc_error *error);
+
+/*
+ * Errors of the service itself, exc_path `<service>.exceptions.<name>`, by what the caller may conclude.  `name` is a
+ * class name: "NotFound", "ServiceUnavailable", "ServiceBusy", "OutcomeUnknown".
+ */
+void rpc_incoming_fail(struct rpc_incoming *request, const char *name, const char *value);
+/* UnexpectedError: logs `cause` with a fresh reference and answers the reference alone. */
+void rpc_incoming_fail_unexpected(struct rpc_incoming *request, const char *cause);
+/*
+ * marshmallow.exceptions.ValidationError: `messages` maps each field to an array of messages; it stands as JSON in
+ * exc_args[0] and as Python's repr in `value`.  Takes no reference.
+ */
+void rpc_incoming_fail_validation(struct rpc_incoming *request, const json_t *messages);
+
+/* All lent until the request is answered. */
+const char *rpc_incoming_correlation_id(const struct rpc_incoming *request); /* "" when the caller sent none */
+bool rpc_incoming_redelivered(const struct rpc_incoming *request); /* the broker may have delivered it before */
+/* When the caller stops waiting, in ms of the loop's clock; UINT64_MAX when it did not say.  From `expiration`. */
+uint64_t rpc_incoming_deadline_ms(const struct rpc_incoming *request);
+/* For the calls and events this request causes; NULL when out of memory.  Owned by the request. */
+struct rpc_context *rpc_incoming_context(struct rpc_incoming *request);
+
+/* --- one event --- */
+
+void rpc_event_done(struct rpc_event *event); /* handled: acknowledge it */
+/* Not handled, and trying again here makes no sense: requeue_on_error decides between requeue and drop (logged). */
+void rpc_event_fail(struct rpc_event *event, const char *cause);
+/* Can never be handled: reject it without requeue, so that a dead-letter policy sees it; counted and logged. */
+void rpc_event_reject(struct rpc_event *event, const char *cause);
+bool rpc_event_redelivered(const struct rpc_event *event);
+struct rpc_context *rpc_event_context(struct rpc_event *event);
+
+struct rpc_service_stats {
+    uint64_t requests;    /* delivered */
+    uint64_t answers;     /* results and errors */
+    uint64_t errors;      /* of these: errors */
+    uint64_t events;      /* delivered */
+    uint64_t rejected;    /* messages that were no requests or no events */
+    uint64_t handed_back; /* requeued unstarted while draining */
+};
+void rpc_service_stats(const struct rpc_service *service, struct rpc_service_stats *stats);
+
+#endif
