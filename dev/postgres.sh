@@ -55,7 +55,12 @@ postgres_prepare() {
         fail "$EXIT_FAILED" "cannot give $home to '$account', as whom PostgreSQL runs for root; is this file system" \
             "one without owners?  RUN_DIR=<folder elsewhere> puts the run folder on another one"
     fi
-    [[ ! -e $home/data ]] || return 0
+    if [[ -e $home/data ]]; then
+        # Nothing works in this folder any more (the caller saw to that), so this file is a killed server's.  PostgreSQL
+        # itself would believe it wherever its pid is a zombie, or has gone to another process of the same account.
+        rm -f "$home/data/postmaster.pid"
+        return
+    fi
     rm -rf "$home/data.new" # one that was interrupted
     (umask 077 && random_hex 24 >"$home/password")
     if [[ -n $account ]]; then

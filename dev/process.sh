@@ -24,6 +24,7 @@ process_identity() { # PID
     local stat='' fields boot
     { IFS= read -r -d '' stat <"/proc/$1/stat"; } 2>/dev/null || [[ -n $stat ]] || return 1
     read -ra fields <<<"${stat##*) }" # the name before it may hold spaces and parentheses
+    ((${#fields[@]} > 19)) || return 1 # it ended while we read
     [[ ${fields[0]} != [ZX] ]] || return 1
     read -r boot </proc/sys/kernel/random/boot_id
     printf '%s %s %s\n' "$1" "${fields[19]}" "$boot"
