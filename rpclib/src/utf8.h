@@ -1,0 +1,43 @@
+/* utf8: one UTF-8 sequence (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF. */
+#ifndef RPCLIB_SRC_UTF8_H
+#define RPCLIB_SRC_UTF8_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+static inline bool rpc_utf8_tail(unsigned char byte)
+{
+    return (byte & 0xC0) == 0x80;
+}
+
+/* The bytes of the sequence at `at`, 1 to 4, or 0 when none that is sound begins there.  `at` must be before `end`. */
+static inline size_t rpc_utf8_sequence(const unsigned char *at, const unsigned char *end)
+{
+    size_t room = (size_t)(end - at);
+    unsigned char lead = at[0];
+    unsigned char low = 0x80; /* the range of the second byte: narrower where a form would be overlong or a surrogate */
+    unsigned char high = 0xBF;
+
+    if (lead < 0x80)
+        return 1;
+    if (lead < 0xC2)
+        return 0;
+    if (lead < 0xE0)
+        return room >= 2 && rpc_utf8_tail(at[1]) ? 2 : 0;
+    if (lead < 0xF0) {
+        if (lead == 0xE0)
+            low = 0xA0;
+        else if (lead == 0xED)
+            high = 0x9F;
+        return room >= 3 && at[1] >= low && at[1] <= high && rpc_utf8_tail(at[2]) ? 3 : 0;
+    }
+    if (lead > 0xF4)
+        return 0;
+    if (lead == 0xF0)
+        low = 0x90;
+    else if (lead == 0xF4)
+        high = 0x8F;
+    return room >= 4 && at[1] >= low && at[1] <= high && rpc_utf8_tail(at[2]) && rpc_utf8_tail(at[3]) ? 4 : 0;
+}
+
+#endif
