@@ -1,0 +1,3 @@
+-- Verify orders:order_outbox on pg
+
+SELECT id, created_at, event_type, payload, headers FROM order_outbox WHERE false;
