@@ -126,7 +126,12 @@ class Peer:
             self.turn()
 
     def reply(self, correlation_id, what="a response", deadline_s=ANSWER_S):
-        return self.wait_for(lambda: self.replies.get(correlation_id), what, deadline_s).pop(0)
+        def arrived():
+            for returned in self.returned:
+                assert returned.properties.correlation_id != correlation_id, f"{returned.routing_key}: {returned.text}"
+            return self.replies.get(correlation_id)
+
+        return self.wait_for(arrived, what, deadline_s).pop(0)
 
     def exchange(self, routing_key, body, **overrides):
         """Send, and return the response as it came."""

@@ -53,8 +53,7 @@ class Program:
         started.append(self)
 
     def start(self):
-        path = PATHS[self.name]
-        assert path.exists(), f"{path} is not built (BUILD_DIR names the build folder)"
+        path = assert_built(self.name)
         assert not self.running, f"{self.label} runs already"
         self.ready_path.unlink(missing_ok=True)
         self.starts += 1
@@ -147,10 +146,19 @@ class Program:
         return [match.group(0).decode("utf-8", "replace") for match in SANITIZER_REPORT.finditer(self.log())]
 
 
+def is_built(name):
+    return PATHS[name].exists()
+
+
+def assert_built(name):
+    assert is_built(name), f"{PATHS[name]} is not built (BUILD_DIR names the build folder)"
+    return PATHS[name]
+
+
 def run(name, arguments=(), environment=None, deadline_s=READY_S):
     """A program that is expected to leave by itself: (exit code, stdout, stderr)."""
     result = subprocess.run(
-        [str(PATHS[name]), *arguments],
+        [str(assert_built(name)), *arguments],
         env={**clean_environment(), **(environment or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
