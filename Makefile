@@ -1,0 +1,41 @@
+# Short names for what Meson and the scripts do.  `make help` lists them.
+
+BUILD_DIR ?= build
+MESON_OPTIONS ?=
+
+# Debian's, whatever else is in PATH: it runs with Debian's Python.
+MESON := $(firstword $(wildcard /usr/bin/meson) meson)
+
+.PHONY: all help install clean test check smoke
+
+all: $(BUILD_DIR)/build.ninja
+	@ninja -C $(BUILD_DIR)
+
+$(BUILD_DIR)/build.ninja:
+	@command -v $(MESON) >/dev/null || { echo "meson is not installed; ./dev_run.sh installs what is missing" >&2; exit 3; }
+	$(MESON) setup $(MESON_OPTIONS) $(BUILD_DIR)
+
+help:
+	@echo "make                          build into $(BUILD_DIR)/ (MESON_OPTIONS='-Dbuildtype=debug' for the first time)"
+	@echo "make install DESTDIR= PREFIX= install; the prefix is /usr/local by default"
+	@echo "make test                     all tests, as ./dev_test.sh"
+	@echo "make smoke                    test/nex-smoketest.sh against a shop that runs on this machine"
+	@echo "make check                    formatter, gcc and clang with warnings as errors, static checks, tests under sanitizers"
+	@echo "make clean                    remove the build folder; data under .run/ stay"
+	@echo "./dev_run.sh                  run the shop;  ./dev_run_backingsvcs.sh  its servers alone"
+
+install: all
+	@$(if $(PREFIX),$(MESON) configure $(BUILD_DIR) -Dprefix='$(PREFIX)')
+	DESTDIR='$(DESTDIR)' $(MESON) install -C $(BUILD_DIR)
+
+clean:
+	rm -rf $(BUILD_DIR)
+
+test:
+	@./dev_test.sh
+
+smoke:
+	@test/nex-smoketest.sh local
+
+check:
+	@dev/check.sh
