@@ -36,4 +36,12 @@ bool rpc_context_set(struct rpc_context *context, const char *key, struct rpc_by
  */
 struct rpc_bytes rpc_context_get(const struct rpc_context *context, const char *key);
 
+/*
+ * The whole context as a JSON object, and back: to store it with an event that is published later.  The text is malloc'd
+ * (free() it), `size` may be NULL.  Header values that JSON cannot hold are left out.  NULL when out of memory or, reading,
+ * when the text is no JSON object.
+ */
+char *rpc_context_to_json(const struct rpc_context *context, size_t *size);
+struct rpc_context *rpc_context_from_json(struct rpc_bytes text);
+
 #endif

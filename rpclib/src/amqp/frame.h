@@ -1,0 +1,38 @@
+/*
+ * Frames of AMQP 0-9-1, appended to a buffer; rabbitmq-c encodes what is inside them.
+ *
+ * Each function appends whole frames or, with a status other than RPC_OK, nothing: RPC_NO_MEMORY, or RPC_TOO_LARGE when
+ * it does not fit into frame_max.
+ */
+#ifndef RPCLIB_SRC_AMQP_FRAME_H
+#define RPCLIB_SRC_AMQP_FRAME_H
+
+#include <amqp.h>
+#include <amqp_framing.h>
+#include <stdint.h>
+
+#include "buffer.h"
+#include "rpclib/status.h"
+
+#define FRAME_OVERHEAD 8 /* type, channel, size; end mark */
+
+enum rpc_status frame_append_method(struct buffer *out, uint16_t channel, amqp_method_number_t id, void *method,
+                                    uint32_t frame_max);
+
+/* A message's header and body, behind its basic.publish. */
+enum rpc_status frame_append_content(struct buffer *out, uint16_t channel, const amqp_basic_properties_t *properties,
+                                     struct rpc_bytes body, uint32_t frame_max);
+
+enum rpc_status frame_append_heartbeat(struct buffer *out);
+
+static inline amqp_bytes_t frame_bytes(struct rpc_bytes bytes)
+{
+    return (amqp_bytes_t){.len = bytes.size, .bytes = (void *)(uintptr_t)bytes.data};
+}
+
+static inline struct rpc_bytes frame_text(amqp_bytes_t bytes)
+{
+    return (struct rpc_bytes){.data = bytes.bytes, .size = bytes.len};
+}
+
+#endif

@@ -1,0 +1,253 @@
+#include "consumer.h"
+
+#include <stdlib.h>
+
+#define CONSUMER_TAG      "requests"
+#define SINGLE_ACKS_SHARE 8 /* done behind a slow delivery: acknowledged once they fill 1/8 of the prefetch window */
+
+/* --- lists --- */
+
+static void list_append(struct taken_list *list, struct taken *taken)
+{
+    taken->previous = list->last;
+    taken->next = NULL;
+    if (list->last != NULL)
+        list->last->next = taken;
+    else
+        list->first = taken;
+    list->last = taken;
+}
+
+static void list_remove(struct taken_list *list, struct taken *taken)
+{
+    if (taken->previous != NULL)
+        taken->previous->next = taken->next;
+    else
+        list->first = taken->next;
+    if (taken->next != NULL)
+        taken->next->previous = taken->previous;
+    else
+        list->last = taken->previous;
+}
+
+/* --- acknowledging --- */
+
+static void consumer_forget(struct consumer *consumer, struct taken *taken)
+{
+    list_remove(taken->stale ? &consumer->stale : &consumer->current, taken);
+    if (taken->done)
+        consumer->done--;
+    else
+        consumer->running--;
+    free(taken);
+}
+
+/* Everything done that has nothing unfinished before it: one method for all. */
+static void ack_front(struct consumer *consumer, struct mq_channel *channel)
+{
+    uint64_t tag = 0;
+    unsigned count = 0;
+
+    while (consumer->current.first != NULL && consumer->current.first->done) {
+        tag = consumer->current.first->tag;
+        consumer_forget(consumer, consumer->current.first);
+        count++;
+    }
+    if (count > 0)
+        mq_ack(channel, tag, count > 1);
+}
+
+static void ack_behind(struct consumer *consumer, struct mq_channel *channel)
+{
+    struct taken *taken = consumer->current.first;
+
+    while (taken != NULL && consumer->done > 0) {
+        struct taken *next = taken->next;
+
+        if (taken->done) {
+            mq_ack(channel, taken->tag, false);
+            consumer_forget(consumer, taken);
+        }
+        taken = next;
+    }
+}
+
+static void consumer_on_flush(void *arg)
+{
+    struct consumer *consumer = arg;
+
+    if (consumer->done == 0)
+        return;
+    ack_front(consumer, consumer->session.channel);
+    if (consumer->done > consumer->prefetch / SINGLE_ACKS_SHARE || consumer->stopping)
+        ack_behind(consumer, consumer->session.channel);
+}
+
+void consumer_done(struct taken *taken)
+{
+    struct consumer *consumer = taken->consumer;
+
+    if (consumer == NULL) {
+        free(taken);
+        return;
+    }
+    if (taken->stale) {
+        consumer_forget(consumer, taken);
+    } else {
+        taken->done = true;
+        consumer->running--;
+        consumer->done++;
+        session_flush_later(&consumer->session);
+    }
+    consumer->events->on_change(consumer->arg);
+}
+
+void consumer_reject(struct taken *taken, bool requeue)
+{
+    struct consumer *consumer = taken->consumer;
+
+    if (consumer == NULL) {
+        free(taken);
+        return;
+    }
+    if (!taken->stale)
+        mq_reject(consumer->session.channel, taken->tag, requeue);
+    consumer_forget(consumer, taken);
+    consumer->events->on_change(consumer->arg);
+}
+
+/* --- deliveries --- */
+
+void consumer_take(struct consumer *consumer, struct taken *taken, const struct mq_delivery *delivery)
+{
+    taken->consumer = consumer;
+    taken->tag = delivery->tag;
+    taken->stale = taken->done = false;
+    list_append(&consumer->current, taken);
+    consumer->running++;
+}
+
+void consumer_refuse(struct consumer *consumer, const struct mq_delivery *delivery, bool requeue)
+{
+    mq_reject(consumer->session.channel, delivery->tag, requeue);
+}
+
+static void consumer_on_delivery(const struct mq_delivery *delivery, void *arg)
+{
+    struct consumer *consumer = arg;
+
+    if (consumer->stopping) {
+        consumer->handed_back++;
+        consumer_refuse(consumer, delivery, true);
+    } else {
+        consumer->events->on_message(delivery, consumer->arg);
+    }
+}
+
+/* --- the channel comes and goes --- */
+
+static void consumer_setup(struct mq_channel *channel, void *arg)
+{
+    struct consumer *consumer = arg;
+
+    mq_qos(channel, consumer->prefetch);
+    consumer->events->declare(channel, consumer->arg);
+    if (!consumer->stopping)
+        mq_consume(channel, consumer->queue, CONSUMER_TAG, false);
+}
+
+static void consumer_on_up(void *arg)
+{
+    struct consumer *consumer = arg;
+
+    consumer->events->on_change(consumer->arg);
+}
+
+/* What is running goes on, but its acknowledgement is void: the broker will deliver it again. */
+static void consumer_on_down(void *arg)
+{
+    struct consumer *consumer = arg;
+    struct taken *taken;
+
+    while ((taken = consumer->current.first) != NULL) {
+        if (taken->done) {
+            consumer_forget(consumer, taken);
+            continue;
+        }
+        list_remove(&consumer->current, taken);
+        taken->stale = true;
+        list_append(&consumer->stale, taken);
+    }
+    if (consumer->stopping)
+        consumer->stopped = true;
+    consumer->events->on_change(consumer->arg);
+}
+
+static void consumer_on_settled(void *arg)
+{
+    struct consumer *consumer = arg;
+
+    if (consumer->stopping)
+        consumer->stopped = true;
+    consumer->events->on_change(consumer->arg);
+}
+
+void consumer_stop(struct consumer *consumer)
+{
+    struct mq_channel *channel = session_channel(&consumer->session);
+
+    if (consumer->stopping)
+        return;
+    consumer->stopping = true;
+    if (channel != NULL)
+        mq_cancel(channel, CONSUMER_TAG);
+    else
+        consumer->stopped = true;
+}
+
+bool consumer_drained(const struct consumer *consumer)
+{
+    return consumer->stopped && consumer->running == 0;
+}
+
+/* --- life --- */
+
+static const struct session_events consumer_session_events = {
+    .setup = consumer_setup,
+    .on_up = consumer_on_up,
+    .on_down = consumer_on_down,
+    .on_settled = consumer_on_settled,
+    .on_delivery = consumer_on_delivery,
+    .on_flush = consumer_on_flush,
+};
+
+bool consumer_init(struct consumer *consumer, struct rpc_connection *connection, const char *what, uint16_t prefetch,
+                   const struct consumer_events *events, void *arg)
+{
+    consumer->events = events;
+    consumer->arg = arg;
+    consumer->prefetch = prefetch;
+    return session_init(&consumer->session, connection, what, &consumer_session_events, consumer);
+}
+
+static void list_let_go(struct consumer *consumer, struct taken_list *list)
+{
+    struct taken *taken;
+
+    while ((taken = list->first) != NULL) {
+        if (taken->done) {
+            consumer_forget(consumer, taken);
+            continue;
+        }
+        list_remove(list, taken);
+        taken->consumer = NULL;
+        consumer->running--;
+    }
+}
+
+void consumer_clear(struct consumer *consumer)
+{
+    session_clear(&consumer->session);
+    list_let_go(consumer, &consumer->current);
+    list_let_go(consumer, &consumer->stale);
+}

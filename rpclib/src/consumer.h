@@ -1,0 +1,71 @@
+/*
+ * consumer: consumes one queue and acknowledges what its owner is done with, many deliveries by one method.
+ *
+ * Acknowledgements wait for the end of the turn, behind the answers in the same write.  Deliveries that are done with
+ * nothing unfinished before them go by one cumulative basic.ack; those behind a slow one go one by one, once enough of
+ * them have gathered to hold up the prefetch window.
+ */
+#ifndef RPCLIB_SRC_CONSUMER_H
+#define RPCLIB_SRC_CONSUMER_H
+
+#include "session.h"
+
+struct consumer;
+
+/* One delivery with its owner; embed it first.  The memory is the consumer's from consumer_take() on: it calls free(). */
+struct taken {
+    struct consumer *consumer; /* NULL: the consumer is gone */
+    struct taken *previous, *next;
+    uint64_t tag;
+    bool stale; /* of a channel that is gone: the broker delivers it again */
+    bool done;
+};
+
+struct consumer_events {
+    void (*declare)(struct mq_channel *channel, void *arg);            /* exchange, queue, bindings */
+    void (*on_message)(const struct mq_delivery *delivery, void *arg); /* take it or consumer_refuse() it */
+    void (*on_change)(void *arg);                                      /* up, down, or one less in flight */
+};
+
+/* Deliveries in the order of their tags. */
+struct taken_list {
+    struct taken *first, *last;
+};
+
+struct consumer {
+    struct session session;
+    const struct consumer_events *events;
+    void *arg;
+    char queue[256]; /* set by the owner before the session comes up */
+    uint16_t prefetch;
+    struct taken_list current; /* unacknowledged on this channel: running and done */
+    struct taken_list stale;   /* running, of channels that are gone */
+    uint32_t running;
+    uint32_t done; /* in `current`, to be acknowledged */
+    bool stopping; /* no more messages are wanted */
+    bool stopped;  /* and the broker knows */
+    uint64_t handed_back;
+};
+
+/* `queue` and `what` are lent. False when out of memory. */
+bool consumer_init(struct consumer *consumer, struct rpc_connection *connection, const char *what, uint16_t prefetch,
+                   const struct consumer_events *events, void *arg);
+/* Deliveries that are running are let go: consumer_done() only frees them then. */
+void consumer_clear(struct consumer *consumer);
+
+/* From on_message: the delivery is now `taken`'s. */
+void consumer_take(struct consumer *consumer, struct taken *taken, const struct mq_delivery *delivery);
+/* From on_message: not taken. */
+void consumer_refuse(struct consumer *consumer, const struct mq_delivery *delivery, bool requeue);
+
+/* Its work is finished: acknowledge it.  `taken` is gone after this. */
+void consumer_done(struct taken *taken);
+/* Hand it back to the broker, or away from it.  `taken` is gone after this. */
+void consumer_reject(struct taken *taken, bool requeue);
+
+/* Stop consuming.  on_change runs when the broker has agreed. */
+void consumer_stop(struct consumer *consumer);
+/* Nothing is running any more and nothing will come. */
+bool consumer_drained(const struct consumer *consumer);
+
+#endif

@@ -1,0 +1,400 @@
+/*
+ * A context is kept as what it will be sent as: a table of AMQP header fields, their keys with Nameko's prefix.
+ */
+#include "context.h"
+
+#include <amqp_framing.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "rpclib/connection.h"
+#include "rpclib/json.h"
+#include "uuid.h"
+
+#define PREFIX       "nameko."
+#define STACK_KEY    PREFIX "call_id_stack"
+#define POOL_PAGE    1024 /* most contexts fit into one page */
+#define KEY_SIZE_MAX 255  /* AMQP's short string */
+#define NESTING_MAX  8    /* of a header's value, where it becomes JSON */
+#define CALL_ID_SIZE (2 * RPC_NAME_SIZE_MAX + 40)
+
+struct rpc_context {
+    amqp_pool_t pool; /* all texts */
+    int count;
+    amqp_table_entry_t entries[RPC_CONTEXT_VALUES_MAX];
+};
+
+static struct rpc_context *context_new_empty(void)
+{
+    struct rpc_context *context = malloc(sizeof(*context));
+
+    if (context == NULL)
+        return NULL;
+    context->count = 0;
+    init_amqp_pool(&context->pool, POOL_PAGE);
+    return context;
+}
+
+void rpc_context_free(struct rpc_context *context)
+{
+    if (context == NULL)
+        return;
+    empty_amqp_pool(&context->pool);
+    free(context);
+}
+
+amqp_table_t context_headers(const struct rpc_context *context)
+{
+    if (context == NULL)
+        return amqp_empty_table;
+    return (amqp_table_t){.num_entries = context->count, .entries = (amqp_table_entry_t *)(uintptr_t)context->entries};
+}
+
+/* --- texts --- */
+
+static bool context_copy(struct rpc_context *context, struct rpc_bytes text, amqp_bytes_t *out)
+{
+    amqp_pool_alloc_bytes(&context->pool, text.size > 0 ? text.size : 1, out);
+    if (out->bytes == NULL)
+        return false;
+    if (text.size > 0)
+        memcpy(out->bytes, text.data, text.size);
+    out->len = text.size;
+    return true;
+}
+
+static bool key_equal(amqp_bytes_t key, struct rpc_bytes prefix, struct rpc_bytes rest)
+{
+    return key.len == prefix.size + rest.size && memcmp(key.bytes, prefix.data, prefix.size) == 0 &&
+           memcmp((const char *)key.bytes + prefix.size, rest.data, rest.size) == 0;
+}
+
+static amqp_table_entry_t *context_find(struct rpc_context *context, struct rpc_bytes key)
+{
+    for (int i = 0; i < context->count; i++) {
+        if (key_equal(context->entries[i].key, RPC_BYTES(PREFIX), key))
+            return &context->entries[i];
+    }
+    return NULL;
+}
+
+/* An entry for the key (without prefix), new or the one that is there; NULL when there is no room or memory. */
+static amqp_table_entry_t *context_entry(struct rpc_context *context, struct rpc_bytes key)
+{
+    amqp_table_entry_t *entry = context_find(context, key);
+    amqp_bytes_t name;
+
+    if (entry != NULL)
+        return entry;
+    if (context->count == RPC_CONTEXT_VALUES_MAX || sizeof(PREFIX) - 1 + key.size > KEY_SIZE_MAX)
+        return NULL;
+    amqp_pool_alloc_bytes(&context->pool, sizeof(PREFIX) - 1 + key.size, &name);
+    if (name.bytes == NULL)
+        return NULL;
+    memcpy(name.bytes, PREFIX, sizeof(PREFIX) - 1);
+    memcpy((char *)name.bytes + sizeof(PREFIX) - 1, key.data, key.size);
+    entry = &context->entries[context->count++];
+    *entry = (amqp_table_entry_t){.key = name, .value.kind = AMQP_FIELD_KIND_VOID};
+    return entry;
+}
+
+/* The key without the prefix that it may have. */
+static struct rpc_bytes key_bare(amqp_bytes_t key)
+{
+    struct rpc_bytes bare = {key.bytes, key.len};
+    const size_t size = sizeof(PREFIX) - 1;
+
+    if (bare.size > size && memcmp(bare.data, PREFIX, size) == 0)
+        bare = (struct rpc_bytes){bare.data + size, bare.size - size};
+    return bare;
+}
+
+/* --- the call stack --- */
+
+static bool is_text(const amqp_field_value_t *value)
+{
+    return value->kind == AMQP_FIELD_KIND_UTF8 || value->kind == AMQP_FIELD_KIND_BYTES;
+}
+
+/* Real Nameko dies of a stack that is not an array of texts, so such a one is never passed on. */
+static bool stack_is_sound(const amqp_field_value_t *value)
+{
+    if (value->kind != AMQP_FIELD_KIND_ARRAY)
+        return false;
+    for (int i = 0; i < value->value.array.num_entries; i++) {
+        if (!is_text(&value->value.array.entries[i]))
+            return false;
+    }
+    return true;
+}
+
+/* Put this call's own id on the stack, behind the last of its parents. */
+static bool context_push_call(struct rpc_context *context, const char *service, const char *method)
+{
+    amqp_table_entry_t *entry = context_entry(context, rpc_bytes_of(STACK_KEY + sizeof(PREFIX) - 1));
+    int parents = 0, first = 0;
+    char id[CALL_ID_SIZE], uuid[37];
+    amqp_field_value_t *stack;
+
+    if (entry == NULL)
+        return false;
+    if (stack_is_sound(&entry->value)) {
+        parents = entry->value.value.array.num_entries;
+        first = parents > RPC_CALL_ID_STACK_MAX - 1 ? parents - (RPC_CALL_ID_STACK_MAX - 1) : 0;
+    }
+    stack = amqp_pool_alloc(&context->pool, sizeof(*stack) * RPC_CALL_ID_STACK_MAX);
+    if (stack == NULL)
+        return false;
+    for (int i = first; i < parents; i++)
+        stack[i - first] = entry->value.value.array.entries[i];
+    rpc_uuid4(uuid);
+    snprintf(id, sizeof(id), "%s.%s.%s", service, method, uuid);
+    stack[parents - first].kind = AMQP_FIELD_KIND_UTF8;
+    if (!context_copy(context, rpc_bytes_of(id), &stack[parents - first].value.bytes))
+        return false;
+    entry->value.kind = AMQP_FIELD_KIND_ARRAY;
+    entry->value.value.array.num_entries = parents - first + 1;
+    entry->value.value.array.entries = stack;
+    return true;
+}
+
+/* --- made here, or come with a message --- */
+
+struct rpc_context *rpc_context_new(const char *service, const char *method)
+{
+    struct rpc_context *context = context_new_empty();
+
+    if (context != NULL && !context_push_call(context, service, method)) {
+        rpc_context_free(context);
+        return NULL;
+    }
+    return context;
+}
+
+static void context_take_headers(struct rpc_context *context, const amqp_table_t *headers)
+{
+    for (int i = 0; i < headers->num_entries; i++) {
+        const amqp_table_entry_t *header = &headers->entries[i];
+        amqp_table_entry_t *entry;
+
+        if (header->value.kind == AMQP_FIELD_KIND_VOID)
+            continue;
+        entry = context_entry(context, key_bare(header->key));
+        if (entry != NULL) /* else there are too many: the first ones are kept */
+            entry->value = header->value;
+    }
+}
+
+struct rpc_context *context_new_incoming(struct rpc_bytes raw_properties, const char *service, const char *method)
+{
+    struct rpc_context *context = context_new_empty();
+    amqp_bytes_t encoded = {raw_properties.size, NULL};
+    void *decoded = NULL;
+
+    if (context == NULL)
+        return NULL;
+    if (raw_properties.size > 0 && context_copy(context, raw_properties, &encoded) &&
+        amqp_decode_properties(AMQP_BASIC_CLASS, &context->pool, encoded, &decoded) >= 0) {
+        const amqp_basic_properties_t *properties = decoded;
+
+        if (properties->_flags & AMQP_BASIC_HEADERS_FLAG)
+            context_take_headers(context, &properties->headers);
+    }
+    if (!context_push_call(context, service, method)) {
+        rpc_context_free(context);
+        return NULL;
+    }
+    return context;
+}
+
+bool rpc_context_set(struct rpc_context *context, const char *key, struct rpc_bytes value)
+{
+    amqp_bytes_t copy;
+    amqp_table_entry_t *entry;
+
+    if (!context_copy(context, value, &copy))
+        return false;
+    entry = context_entry(context, rpc_bytes_of(key));
+    if (entry == NULL)
+        return false;
+    entry->value.kind = AMQP_FIELD_KIND_UTF8;
+    entry->value.value.bytes = copy;
+    return true;
+}
+
+struct rpc_bytes rpc_context_get(const struct rpc_context *context, const char *key)
+{
+    const amqp_table_entry_t *entry = context_find((struct rpc_context *)(uintptr_t)context, rpc_bytes_of(key));
+
+    if (entry == NULL || !is_text(&entry->value))
+        return (struct rpc_bytes){NULL, 0};
+    return (struct rpc_bytes){entry->value.value.bytes.bytes, entry->value.value.bytes.len};
+}
+
+/* --- to JSON and back: for a context that is stored with an event --- */
+
+static json_t *field_to_json(const amqp_field_value_t *field, int depth);
+
+static json_t *table_to_json(const amqp_table_t *table, int depth)
+{
+    json_t *object = json_object();
+
+    for (int i = 0; object != NULL && i < table->num_entries; i++) {
+        json_t *value = field_to_json(&table->entries[i].value, depth);
+
+        if (value != NULL)
+            json_object_setn_new(object, table->entries[i].key.bytes, table->entries[i].key.len, value);
+    }
+    return object;
+}
+
+static json_t *array_to_json(const amqp_array_t *array, int depth)
+{
+    json_t *list = json_array();
+
+    for (int i = 0; list != NULL && i < array->num_entries; i++) {
+        json_t *value = field_to_json(&array->entries[i], depth);
+
+        json_array_append_new(list, value != NULL ? value : json_null());
+    }
+    return list;
+}
+
+/* NULL for kinds that JSON has no value for: they are left out. */
+static json_t *field_to_json(const amqp_field_value_t *field, int depth)
+{
+    if (depth == 0)
+        return NULL;
+    switch (field->kind) {
+    case AMQP_FIELD_KIND_UTF8:
+    case AMQP_FIELD_KIND_BYTES:
+        return json_stringn(field->value.bytes.bytes, field->value.bytes.len);
+    case AMQP_FIELD_KIND_BOOLEAN:
+        return json_boolean(field->value.boolean);
+    case AMQP_FIELD_KIND_I8:
+        return json_integer(field->value.i8);
+    case AMQP_FIELD_KIND_U8:
+        return json_integer(field->value.u8);
+    case AMQP_FIELD_KIND_I16:
+        return json_integer(field->value.i16);
+    case AMQP_FIELD_KIND_U16:
+        return json_integer(field->value.u16);
+    case AMQP_FIELD_KIND_I32:
+        return json_integer(field->value.i32);
+    case AMQP_FIELD_KIND_U32:
+        return json_integer(field->value.u32);
+    case AMQP_FIELD_KIND_I64:
+        return json_integer(field->value.i64);
+    case AMQP_FIELD_KIND_F64:
+        return json_real(field->value.f64);
+    case AMQP_FIELD_KIND_TABLE:
+        return table_to_json(&field->value.table, depth - 1);
+    case AMQP_FIELD_KIND_ARRAY:
+        return array_to_json(&field->value.array, depth - 1);
+    default:
+        return NULL;
+    }
+}
+
+char *rpc_context_to_json(const struct rpc_context *context, size_t *size)
+{
+    amqp_table_t table = context_headers(context);
+    json_t *object = table_to_json(&table, NESTING_MAX);
+    char *text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT);
+
+    json_decref(object);
+    if (text != NULL && size != NULL)
+        *size = strlen(text);
+    return text;
+}
+
+static bool field_from_json(struct rpc_context *context, amqp_field_value_t *field, const json_t *value);
+
+static bool array_from_json(struct rpc_context *context, amqp_field_value_t *field, const json_t *list)
+{
+    size_t count = json_array_size(list);
+    amqp_field_value_t *entries = amqp_pool_alloc(&context->pool, (count + 1) * sizeof(*entries));
+
+    if (entries == NULL)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        if (!field_from_json(context, &entries[i], json_array_get(list, i)))
+            return false;
+    }
+    field->kind = AMQP_FIELD_KIND_ARRAY;
+    field->value.array.num_entries = (int)count;
+    field->value.array.entries = entries;
+    return true;
+}
+
+static bool table_from_json(struct rpc_context *context, amqp_field_value_t *field, json_t *object)
+{
+    size_t count = json_object_size(object);
+    amqp_table_entry_t *entries = amqp_pool_alloc(&context->pool, (count + 1) * sizeof(*entries));
+    json_t *value;
+    const char *key;
+    int i = 0;
+
+    if (entries == NULL)
+        return false;
+    json_object_foreach(object, key, value)
+    {
+        if (strlen(key) > KEY_SIZE_MAX || !context_copy(context, rpc_bytes_of(key), &entries[i].key) ||
+            !field_from_json(context, &entries[i].value, value))
+            return false;
+        i++;
+    }
+    field->kind = AMQP_FIELD_KIND_TABLE;
+    field->value.table.num_entries = i;
+    field->value.table.entries = entries;
+    return true;
+}
+
+static bool field_from_json(struct rpc_context *context, amqp_field_value_t *field, const json_t *value)
+{
+    switch (json_typeof(value)) {
+    case JSON_STRING:
+        field->kind = AMQP_FIELD_KIND_UTF8;
+        return context_copy(context, (struct rpc_bytes){json_string_value(value), json_string_length(value)},
+                            &field->value.bytes);
+    case JSON_INTEGER:
+        field->kind = AMQP_FIELD_KIND_I64;
+        field->value.i64 = json_integer_value(value);
+        return true;
+    case JSON_REAL:
+        field->kind = AMQP_FIELD_KIND_F64;
+        field->value.f64 = json_real_value(value);
+        return true;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        field->kind = AMQP_FIELD_KIND_BOOLEAN;
+        field->value.boolean = json_is_true(value);
+        return true;
+    case JSON_NULL:
+        field->kind = AMQP_FIELD_KIND_VOID;
+        return true;
+    case JSON_ARRAY:
+        return array_from_json(context, field, value);
+    case JSON_OBJECT:
+        return table_from_json(context, field, (json_t *)(uintptr_t)value);
+    }
+    return false;
+}
+
+struct rpc_context *rpc_context_from_json(struct rpc_bytes text)
+{
+    char reason[RPC_JSON_REASON_SIZE];
+    json_t *object = rpc_json_load(text, reason);
+    struct rpc_context *context = json_is_object(object) ? context_new_empty() : NULL;
+    amqp_field_value_t field;
+
+    if (context != NULL && table_from_json(context, &field, object)) {
+        context_take_headers(context, &field.value.table);
+    } else {
+        rpc_context_free(context);
+        context = NULL;
+    }
+    json_decref(object);
+    return context;
+}

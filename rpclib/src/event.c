@@ -1,0 +1,162 @@
+/* One event: from its delivery to its acknowledgement; and the queue it came by. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "connection.h"
+#include "context.h"
+#include "incoming.h"
+#include "rpclib/json.h"
+#include "rpclib/log.h"
+#include "uuid.h"
+#include "wire.h"
+
+struct rpc_event {
+    struct taken taken; /* first: the consumer frees it */
+    struct subscription *subscription;
+    struct rpc_context *context; /* made when it is asked for */
+    struct envelope envelope;
+    char texts[];
+};
+
+static void event_log(const struct rpc_event *event, const char *message, const char *cause)
+{
+    const struct rpc_event_handler *handler = event->subscription->handler;
+
+    rpc_log(RPC_LOG_ERROR, message, RPC_LOG_TEXT("source", handler->source),
+            RPC_LOG_TEXT("event_type", handler->event_type), RPC_LOG_TEXT("handler", handler->name),
+            RPC_LOG_TEXT("cause", cause));
+}
+
+void rpc_event_done(struct rpc_event *event)
+{
+    rpc_context_free(event->context);
+    consumer_done(&event->taken);
+}
+
+void rpc_event_fail(struct rpc_event *event, const char *cause)
+{
+    bool requeue;
+
+    if (event->taken.consumer == NULL) {
+        rpc_event_done(event);
+        return;
+    }
+    requeue = event->subscription->handler->requeue_on_error;
+    event_log(event, requeue ? "an event was not handled; requeued" : "an event was not handled; dropped", cause);
+    if (!requeue) { /* Nameko acknowledges it */
+        rpc_event_done(event);
+        return;
+    }
+    rpc_context_free(event->context);
+    consumer_reject(&event->taken, true);
+}
+
+void rpc_event_reject(struct rpc_event *event, const char *cause)
+{
+    if (event->taken.consumer != NULL) {
+        event_log(event, "an event can never be handled; rejected", cause);
+        event->subscription->service->stats.rejected++;
+    }
+    rpc_context_free(event->context);
+    consumer_reject(&event->taken, false);
+}
+
+bool rpc_event_redelivered(const struct rpc_event *event)
+{
+    return event->envelope.redelivered;
+}
+
+struct rpc_context *rpc_event_context(struct rpc_event *event)
+{
+    if (event->context == NULL && event->taken.consumer != NULL)
+        event->context = context_new_incoming(event->envelope.raw_properties, event->subscription->service->name,
+                                              event->subscription->handler->name);
+    return event->context;
+}
+
+/* --- from a delivery to its handler --- */
+
+static struct rpc_event *event_new(struct subscription *subscription, const struct mq_delivery *delivery)
+{
+    struct rpc_event *event = malloc(sizeof(*event) + envelope_size(&delivery->message));
+
+    if (event == NULL)
+        return NULL;
+    event->subscription = subscription;
+    event->context = NULL;
+    envelope_copy(&event->envelope, event->texts, delivery);
+    consumer_take(&subscription->consumer, &event->taken, delivery);
+    return event;
+}
+
+static void subscription_on_message(const struct mq_delivery *delivery, void *arg)
+{
+    struct subscription *subscription = arg;
+    struct rpc_service *service = subscription->service;
+    const char *unreadable = message_unreadable(&delivery->message);
+    char reason[RPC_JSON_REASON_SIZE];
+    struct rpc_event *event;
+    json_t *data = NULL;
+
+    service->stats.events++;
+    if (unreadable == NULL) {
+        data = rpc_json_load(delivery->message.body, reason);
+        unreadable = data == NULL ? reason : NULL;
+    }
+    if (unreadable != NULL) {
+        service_refuse(service, &subscription->consumer, delivery, unreadable);
+        return;
+    }
+    event = event_new(subscription, delivery);
+    if (event != NULL)
+        subscription->handler->handler(event, data, service->options.arg);
+    else
+        consumer_refuse(&subscription->consumer, delivery, true);
+    json_decref(data);
+}
+
+static void subscription_declare(struct mq_channel *channel, void *arg)
+{
+    struct subscription *subscription = arg;
+    const struct rpc_event_handler *handler = subscription->handler;
+    bool transient = handler->unreliable || (handler->kind == RPC_EVENT_BROADCAST && handler->identifier == NULL);
+    const char *queue = subscription->consumer.queue;
+    char exchange[WIRE_NAME_SIZE];
+
+    wire_event_exchange(exchange, handler->source);
+    mq_exchange_declare(channel, exchange);
+    mq_queue_declare(channel, &(struct mq_queue){.name = queue,
+                                                 .durable = true,
+                                                 .exclusive = transient && handler->kind == RPC_EVENT_BROADCAST,
+                                                 .auto_delete = transient});
+    mq_queue_bind(channel, queue, exchange, handler->event_type);
+}
+
+static void subscription_on_change(void *arg)
+{
+    struct subscription *subscription = arg;
+
+    service_on_change(subscription->service);
+}
+
+static const struct consumer_events subscription_events = {
+    .declare = subscription_declare,
+    .on_message = subscription_on_message,
+    .on_change = subscription_on_change,
+};
+
+bool subscription_init(struct subscription *subscription, struct rpc_service *service,
+                       struct rpc_connection *connection, const struct rpc_event_handler *handler)
+{
+    const char *identifier = handler->identifier;
+
+    subscription->service = service;
+    subscription->handler = handler;
+    if (identifier == NULL) {
+        rpc_uuid4(subscription->identifier);
+        identifier = subscription->identifier;
+    }
+    return wire_event_queue(subscription->consumer.queue, handler, service->name, identifier) &&
+           consumer_init(&subscription->consumer, connection, handler->name, service->options.prefetch,
+                         &subscription_events, subscription);
+}

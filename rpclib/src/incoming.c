@@ -1,0 +1,363 @@
+/* One request: from its delivery to its answer. */
+#include "incoming.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "amqp/frame.h"
+#include "connection.h"
+#include "context.h"
+#include "python.h"
+#include "rpclib/log.h"
+#include "uuid.h"
+#include "wire.h"
+
+#define DELIVERY_TRANSIENT 1
+#define EXC_PATH_SIZE      (RPC_NAME_SIZE_MAX + 128)
+#define EXPIRATION_DIGITS  15
+
+struct rpc_incoming {
+    struct taken taken; /* first: the consumer frees it */
+    struct rpc_service *service;
+    const struct rpc_method *method; /* NULL: none of that name */
+    struct rpc_context *context;     /* made when it is asked for */
+    uint64_t deadline_ms;
+    struct envelope envelope;
+    char texts[];
+};
+
+/* --- envelope --- */
+
+static struct rpc_bytes property(const amqp_basic_properties_t *properties, amqp_flags_t flag, amqp_bytes_t value)
+{
+    return properties->_flags & flag ? frame_text(value) : rpc_bytes_of("");
+}
+
+#define PROPERTY(message, FLAG, field) \
+    property((message)->properties, AMQP_BASIC_##FLAG##_FLAG, (message)->properties->field)
+
+size_t envelope_size(const struct mq_message *message)
+{
+    return PROPERTY(message, REPLY_TO, reply_to).size + message->raw_properties.size +
+           PROPERTY(message, CORRELATION_ID, correlation_id).size + 1 +
+           PROPERTY(message, CONTENT_TYPE, content_type).size + 1;
+}
+
+static struct rpc_bytes copy(char **room, struct rpc_bytes bytes, bool ended)
+{
+    struct rpc_bytes result = {*room, bytes.size};
+
+    if (bytes.size > 0)
+        memcpy(*room, bytes.data, bytes.size);
+    *room += bytes.size;
+    if (ended)
+        *(*room)++ = '\0';
+    return result;
+}
+
+void envelope_copy(struct envelope *out, char *room, const struct mq_delivery *delivery)
+{
+    const struct mq_message *message = &delivery->message;
+
+    out->reply_to = copy(&room, PROPERTY(message, REPLY_TO, reply_to), false);
+    out->raw_properties = copy(&room, message->raw_properties, false);
+    out->correlation_id = copy(&room, PROPERTY(message, CORRELATION_ID, correlation_id), true).data;
+    out->content_type = copy(&room, PROPERTY(message, CONTENT_TYPE, content_type), true).data;
+    out->redelivered = delivery->redelivered;
+}
+
+const char *message_unreadable(const struct mq_message *message)
+{
+    if (message->oversized)
+        return "it is too large";
+    if (!wire_is_json(PROPERTY(message, CONTENT_TYPE, content_type)))
+        return "its content type is not JSON";
+    return NULL;
+}
+
+/* --- answering --- */
+
+static void incoming_finish(struct rpc_incoming *request, bool answered)
+{
+    rpc_context_free(request->context);
+    if (answered)
+        consumer_done(&request->taken);
+    else
+        consumer_reject(&request->taken, true);
+}
+
+static enum rpc_status incoming_publish(const struct rpc_incoming *request, struct mq_channel *channel)
+{
+    const struct envelope *envelope = &request->envelope;
+    amqp_basic_properties_t properties = {
+        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
+                  AMQP_BASIC_PRIORITY_FLAG,
+        .content_type =
+            amqp_cstring_bytes(envelope->content_type[0] != '\0' ? envelope->content_type : WIRE_CONTENT_TYPE),
+        .content_encoding = amqp_cstring_bytes(WIRE_ENCODING),
+        .delivery_mode = DELIVERY_TRANSIENT,
+        .correlation_id = amqp_cstring_bytes(envelope->correlation_id),
+    };
+
+    if (envelope->correlation_id[0] != '\0')
+        properties._flags |= AMQP_BASIC_CORRELATION_ID_FLAG;
+    return mq_publish(channel, &(struct mq_publish){.exchange = rpc_bytes_of(request->service->exchange),
+                                                    .routing_key = envelope->reply_to,
+                                                    .though_blocked = true,
+                                                    .properties = &properties,
+                                                    .body = buffer_bytes(&request->service->body)});
+}
+
+/*
+ * Send the body that was made and let the request go.  Without a link the answer is dropped: the request was not
+ * acknowledged, so it is delivered again.  One that the output has no room for is handed back for the same reason.
+ */
+static void incoming_send(struct rpc_incoming *request, bool made, bool is_error)
+{
+    struct rpc_service *service = request->service;
+    struct mq_channel *channel = session_channel(&service->requests.session);
+    enum rpc_status status = RPC_OFFLINE;
+
+    if (!made)
+        status = RPC_NO_MEMORY;
+    else if (channel != NULL)
+        status = incoming_publish(request, channel);
+    buffer_consume(&service->body, buffer_size(&service->body));
+    if (status == RPC_TOO_LARGE && !is_error) {
+        rpc_incoming_fail_unexpected(request, "the result is larger than a message may be");
+        return;
+    }
+    service->stats.answers++;
+    service->stats.errors += is_error;
+    if (status != RPC_OK && status != RPC_OFFLINE)
+        rpc_log(RPC_LOG_WARNING, "an answer was not sent; its request is handed back",
+                RPC_LOG_TEXT("correlation_id", request->envelope.correlation_id),
+                RPC_LOG_TEXT("reason", rpc_status_name(status)));
+    incoming_finish(request, status == RPC_OK || status == RPC_OFFLINE);
+}
+
+/* The service is gone: there is nobody to send by. */
+static bool incoming_orphaned(struct rpc_incoming *request)
+{
+    if (request->taken.consumer != NULL)
+        return false;
+    incoming_finish(request, true);
+    return true;
+}
+
+void rpc_incoming_answer(struct rpc_incoming *request, struct rpc_bytes result)
+{
+    if (!incoming_orphaned(request))
+        incoming_send(request, wire_result(&request->service->body, result), false);
+}
+
+void rpc_incoming_answer_json(struct rpc_incoming *request, const json_t *result)
+{
+    char *text = result == NULL ? NULL : json_dumps(result, JSON_ENCODE_ANY);
+
+    if (result != NULL && text == NULL)
+        rpc_incoming_fail_unexpected(request, "the result cannot be written as JSON");
+    else
+        rpc_incoming_answer(request, rpc_bytes_of(text)); /* nothing stands for null */
+    free(text);
+}
+
+void rpc_incoming_answer_error(struct rpc_incoming *request, const struct rpc_error *error)
+{
+    if (!incoming_orphaned(request))
+        incoming_send(request, wire_error(&request->service->body, error), true);
+}
+
+static void answer_nameko_error(struct rpc_incoming *request, const char *name, const char *value)
+{
+    char path[EXC_PATH_SIZE];
+
+    snprintf(path, sizeof(path), "nameko.exceptions.%s", name);
+    rpc_incoming_answer_error(request, &(struct rpc_error){.exc_type = rpc_bytes_of(name),
+                                                           .exc_path = rpc_bytes_of(path),
+                                                           .value = rpc_bytes_of(value)});
+}
+
+void rpc_incoming_fail(struct rpc_incoming *request, const char *name, const char *value)
+{
+    char path[EXC_PATH_SIZE];
+
+    if (incoming_orphaned(request))
+        return;
+    snprintf(path, sizeof(path), "%s.exceptions.%s", request->service->name, name);
+    rpc_incoming_answer_error(request, &(struct rpc_error){.exc_type = rpc_bytes_of(name),
+                                                           .exc_path = rpc_bytes_of(path),
+                                                           .value = rpc_bytes_of(value)});
+}
+
+void rpc_incoming_fail_unexpected(struct rpc_incoming *request, const char *cause)
+{
+    char reference[37];
+
+    rpc_uuid4(reference);
+    rpc_log(RPC_LOG_ERROR, "a request failed unexpectedly", RPC_LOG_TEXT("reference", reference),
+            RPC_LOG_TEXT("correlation_id", request->envelope.correlation_id),
+            RPC_LOG_TEXT("method", request->method != NULL ? request->method->name : ""), RPC_LOG_TEXT("cause", cause));
+    rpc_incoming_fail(request, "UnexpectedError", reference);
+}
+
+void rpc_incoming_fail_validation(struct rpc_incoming *request, const json_t *messages)
+{
+    struct buffer value = {0};
+    char *text = json_dumps(messages, JSON_ENCODE_ANY);
+    struct buffer exc_args = {0};
+
+    if (text != NULL && python_repr(&value, messages) && buffer_append(&exc_args, RPC_BYTES("[")) &&
+        buffer_append(&exc_args, rpc_bytes_of(text)) && buffer_append(&exc_args, RPC_BYTES("]")))
+        rpc_incoming_answer_error(request,
+                                  &(struct rpc_error){.exc_type = RPC_BYTES("ValidationError"),
+                                                      .exc_path = RPC_BYTES("marshmallow.exceptions.ValidationError"),
+                                                      .value = buffer_bytes(&value),
+                                                      .exc_args = buffer_bytes(&exc_args)});
+    else
+        rpc_incoming_fail_unexpected(request, "out of memory");
+    free(text);
+    buffer_clear(&value);
+    buffer_clear(&exc_args);
+}
+
+/* --- what a handler asks of its request --- */
+
+const char *rpc_incoming_correlation_id(const struct rpc_incoming *request)
+{
+    return request->envelope.correlation_id;
+}
+
+bool rpc_incoming_redelivered(const struct rpc_incoming *request)
+{
+    return request->envelope.redelivered;
+}
+
+uint64_t rpc_incoming_deadline_ms(const struct rpc_incoming *request)
+{
+    return request->deadline_ms;
+}
+
+struct rpc_context *rpc_incoming_context(struct rpc_incoming *request)
+{
+    if (request->context == NULL && request->taken.consumer != NULL)
+        request->context = context_new_incoming(request->envelope.raw_properties, request->service->name,
+                                                request->method != NULL ? request->method->name : "");
+    return request->context;
+}
+
+/* --- from a delivery to its handler --- */
+
+static uint64_t deadline_of(const struct rpc_service *service, const struct mq_message *message)
+{
+    struct rpc_bytes expiration = PROPERTY(message, EXPIRATION, expiration);
+    uint64_t left_ms = 0;
+
+    if (expiration.size == 0 || expiration.size > EXPIRATION_DIGITS)
+        return UINT64_MAX;
+    for (size_t i = 0; i < expiration.size; i++) {
+        if (expiration.data[i] < '0' || expiration.data[i] > '9')
+            return UINT64_MAX;
+        left_ms = left_ms * 10 + (uint64_t)(expiration.data[i] - '0');
+    }
+    return rpc_loop_now_ms(service->loop) + left_ms;
+}
+
+/* The method's name is the last word of the routing key, `<service>.<method>`. */
+static struct rpc_bytes method_name_of(const struct mq_message *message)
+{
+    struct rpc_bytes key = message->routing_key;
+    const char *dot = key.size > 0 ? memrchr(key.data, '.', key.size) : NULL;
+
+    if (dot == NULL)
+        return key;
+    return (struct rpc_bytes){dot + 1, (size_t)(key.data + key.size - dot - 1)};
+}
+
+static const struct rpc_method *method_find(const struct rpc_service *service, struct rpc_bytes name)
+{
+    for (size_t i = 0; i < service->options.methods_count; i++) {
+        if (rpc_bytes_equal(name, service->options.methods[i].name))
+            return &service->options.methods[i];
+    }
+    return NULL;
+}
+
+static void incoming_dispatch(struct rpc_incoming *request, struct rpc_bytes name, const struct wire_call *call,
+                              enum wire_call_status status, char reason[WIRE_REASON_SIZE])
+{
+    json_t *arguments[RPC_PARAMETERS_MAX] = {NULL};
+    char shown[RPC_NAME_SIZE_MAX * 3];
+
+    if (request->method == NULL) { /* Nameko looks for the method first, then at the body */
+        snprintf(shown, sizeof(shown), "%.*s", (int)name.size, name.data);
+        answer_nameko_error(request, "MethodNotFound", shown);
+    } else if (status == WIRE_CALL_MALFORMED) {
+        answer_nameko_error(request, "MalformedRequest", reason);
+    } else if (!wire_bind(request->method, call, arguments, reason)) {
+        answer_nameko_error(request, "IncorrectSignature", reason);
+    } else {
+        request->method->handler(request, arguments, request->service->options.arg);
+    }
+}
+
+static struct rpc_incoming *incoming_new(struct rpc_service *service, const struct mq_delivery *delivery)
+{
+    struct rpc_incoming *request = malloc(sizeof(*request) + envelope_size(&delivery->message));
+
+    if (request == NULL)
+        return NULL;
+    request->service = service;
+    request->context = NULL;
+    request->method = method_find(service, method_name_of(&delivery->message));
+    request->deadline_ms = deadline_of(service, &delivery->message);
+    envelope_copy(&request->envelope, request->texts, delivery);
+    consumer_take(&service->requests, &request->taken, delivery);
+    return request;
+}
+
+static void requests_on_message(const struct mq_delivery *delivery, void *arg)
+{
+    struct rpc_service *service = arg;
+    const char *unreadable = message_unreadable(&delivery->message);
+    char reason[WIRE_REASON_SIZE];
+    struct wire_call call = {0};
+    enum wire_call_status status;
+    struct rpc_incoming *request;
+
+    service->stats.requests++;
+    if (unreadable == NULL && PROPERTY(&delivery->message, REPLY_TO, reply_to).size == 0)
+        unreadable = "it has no reply_to";
+    if (unreadable != NULL) {
+        service_refuse(service, &service->requests, delivery, unreadable);
+        return;
+    }
+    status = wire_call_parse(&call, delivery->message.body, reason);
+    if (status == WIRE_CALL_NOT_JSON) {
+        service_refuse(service, &service->requests, delivery, reason);
+    } else {
+        request = incoming_new(service, delivery);
+        if (request != NULL)
+            incoming_dispatch(request, method_name_of(&delivery->message), &call, status, reason);
+        else
+            consumer_refuse(&service->requests, delivery, true); /* out of memory here; another may have some */
+    }
+    wire_call_clear(&call);
+}
+
+static void requests_declare(struct mq_channel *channel, void *arg)
+{
+    struct rpc_service *service = arg;
+    char key[RPC_NAME_SIZE_MAX + 3];
+
+    snprintf(key, sizeof(key), "%s.*", service->name);
+    mq_exchange_declare(channel, service->exchange);
+    mq_queue_declare(channel, &(struct mq_queue){.name = service->requests.queue, .durable = true});
+    mq_queue_bind(channel, service->requests.queue, service->exchange, key);
+}
+
+const struct consumer_events incoming_consumer_events = {
+    .declare = requests_declare,
+    .on_message = requests_on_message,
+    .on_change = service_on_change,
+};

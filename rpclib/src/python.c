@@ -1,0 +1,146 @@
+#include "python.h"
+
+#include <inttypes.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define NUMBER_SIZE 40
+
+struct range {
+    uint32_t first, last;
+};
+
+/*
+ * What str.isprintable() calls not printable beyond ASCII, which repr() escapes: controls, formats, separators but the
+ * space, surrogates and private use (Unicode's Cc, Cf, Zs, Zl, Zp, Cs, Co).  Code points that Unicode has not assigned
+ * are shown as they are, since which these are changes from year to year.
+ */
+static const struct range unprintable[] = {
+    {0x7f, 0xa0},     {0xad, 0xad},     {0x600, 0x605},   {0x61c, 0x61c},     {0x6dd, 0x6dd},      {0x70f, 0x70f},
+    {0x1680, 0x1680}, {0x180e, 0x180e}, {0x2000, 0x200f}, {0x2028, 0x202f},   {0x205f, 0x206f},    {0x3000, 0x3000},
+    {0xd800, 0xf8ff}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0xe0001, 0xe007f}, {0xf0000, 0x10ffff},
+};
+
+static bool is_printable(uint32_t code)
+{
+    for (size_t i = 0; i < sizeof(unprintable) / sizeof(unprintable[0]); i++) {
+        if (code >= unprintable[i].first && code <= unprintable[i].last)
+            return false;
+    }
+    return code >= 0x20;
+}
+
+/* One code point of sound UTF-8 (jansson's strings are), and how many bytes it took. */
+static size_t utf8_next(const char *text, uint32_t *code)
+{
+    const unsigned char *at = (const unsigned char *)text;
+
+    if (at[0] < 0x80) {
+        *code = at[0];
+        return 1;
+    }
+    if (at[0] < 0xe0) {
+        *code = (at[0] & 0x1fu) << 6 | (at[1] & 0x3fu);
+        return 2;
+    }
+    if (at[0] < 0xf0) {
+        *code = (at[0] & 0xfu) << 12 | (at[1] & 0x3fu) << 6 | (at[2] & 0x3fu);
+        return 3;
+    }
+    *code = (at[0] & 7u) << 18 | (at[1] & 0x3fu) << 12 | (at[2] & 0x3fu) << 6 | (at[3] & 0x3fu);
+    return 4;
+}
+
+static bool append_escape(struct buffer *out, uint32_t code)
+{
+    char escape[16];
+
+    if (code == '\n' || code == '\r' || code == '\t')
+        snprintf(escape, sizeof(escape), "\\%c", code == '\n' ? 'n' : code == '\r' ? 'r' : 't');
+    else if (code < 0x100)
+        snprintf(escape, sizeof(escape), "\\x%02" PRIx32, code);
+    else if (code < 0x10000)
+        snprintf(escape, sizeof(escape), "\\u%04" PRIx32, code);
+    else
+        snprintf(escape, sizeof(escape), "\\U%08" PRIx32, code);
+    return buffer_append(out, rpc_bytes_of(escape));
+}
+
+/* Single quotes, unless only single ones stand inside. */
+static bool repr_text(struct buffer *out, const char *text, size_t size)
+{
+    const char quote = memchr(text, '\'', size) != NULL && memchr(text, '"', size) == NULL ? '"' : '\'';
+    const struct rpc_bytes mark = {&quote, 1};
+    bool done = buffer_append(out, mark);
+
+    for (size_t at = 0; done && at < size;) {
+        uint32_t code;
+        size_t width = utf8_next(text + at, &code);
+
+        if (code == '\\' || code == (unsigned char)quote)
+            done = buffer_append(out, RPC_BYTES("\\")) && buffer_append(out, (struct rpc_bytes){text + at, width});
+        else if (is_printable(code))
+            done = buffer_append(out, (struct rpc_bytes){text + at, width});
+        else
+            done = append_escape(out, code);
+        at += width;
+    }
+    return done && buffer_append(out, mark);
+}
+
+static bool repr_list(struct buffer *out, const json_t *list)
+{
+    bool done = buffer_append(out, RPC_BYTES("["));
+
+    for (size_t i = 0; done && i < json_array_size(list); i++)
+        done = (i == 0 || buffer_append(out, RPC_BYTES(", "))) && python_repr(out, json_array_get(list, i));
+    return done && buffer_append(out, RPC_BYTES("]"));
+}
+
+static bool repr_dict(struct buffer *out, json_t *object)
+{
+    bool done = buffer_append(out, RPC_BYTES("{")), first = true;
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(object, key, value)
+    {
+        done = done && (first || buffer_append(out, RPC_BYTES(", "))) && repr_text(out, key, strlen(key)) &&
+               buffer_append(out, RPC_BYTES(": ")) && python_repr(out, value);
+        first = false;
+    }
+    return done && buffer_append(out, RPC_BYTES("}"));
+}
+
+static bool repr_number(struct buffer *out, const json_t *value)
+{
+    char text[NUMBER_SIZE];
+
+    if (json_is_integer(value))
+        snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    else
+        snprintf(text, sizeof(text), "%.17g", json_real_value(value));
+    return buffer_append(out, rpc_bytes_of(text));
+}
+
+bool python_repr(struct buffer *out, const json_t *value)
+{
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+        return repr_dict(out, (json_t *)(uintptr_t)value);
+    case JSON_ARRAY:
+        return repr_list(out, value);
+    case JSON_STRING:
+        return repr_text(out, json_string_value(value), json_string_length(value));
+    case JSON_INTEGER:
+    case JSON_REAL:
+        return repr_number(out, value);
+    case JSON_TRUE:
+        return buffer_append(out, RPC_BYTES("True"));
+    case JSON_FALSE:
+        return buffer_append(out, RPC_BYTES("False"));
+    case JSON_NULL:
+        return buffer_append(out, RPC_BYTES("None"));
+    }
+    return false;
+}

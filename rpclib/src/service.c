@@ -1,0 +1,156 @@
+/* The service as a whole: its consumers, whether all of them are up, and how it stops. */
+#include <stdlib.h>
+
+#include "amqp/frame.h"
+#include "connection.h"
+#include "incoming.h"
+#include "rpclib/log.h"
+#include "wire.h"
+
+#define PREFETCH_DEFAULT 10 /* Nameko's */
+
+static bool service_all(const struct rpc_service *service, bool (*holds)(const struct consumer *consumer))
+{
+    if (service->options.methods_count > 0 && !holds(&service->requests))
+        return false;
+    for (size_t i = 0; i < service->options.event_handlers_count; i++) {
+        if (!holds(&service->subscriptions[i].consumer))
+            return false;
+    }
+    return true;
+}
+
+static bool consumer_up(const struct consumer *consumer)
+{
+    return session_status(&consumer->session) == RPC_OK && !consumer->stopping;
+}
+
+bool rpc_service_ready(const struct rpc_service *service)
+{
+    return service_all(service, consumer_up);
+}
+
+void service_on_change(void *arg)
+{
+    struct rpc_service *service = arg;
+    bool ready = rpc_service_ready(service);
+
+    if (ready && !service->told_ready && service->options.on_ready != NULL)
+        service->options.on_ready(service->options.arg);
+    service->told_ready = ready;
+    /* `stopped` may free the service, which a consumer's callback would not survive: it comes from the timer. */
+    if (service->stopped != NULL && service_all(service, consumer_drained))
+        rpc_loop_timer_start(service->stop_timer, 0);
+}
+
+void service_refuse(struct rpc_service *service, struct consumer *consumer, const struct mq_delivery *delivery,
+                    const char *reason)
+{
+    const amqp_basic_properties_t *properties = delivery->message.properties;
+    struct rpc_bytes id = {NULL, 0};
+
+    if (properties != NULL && (properties->_flags & AMQP_BASIC_CORRELATION_ID_FLAG))
+        id = frame_text(properties->correlation_id);
+    service->stats.rejected++;
+    rpc_log(RPC_LOG_WARNING, "a message was rejected", RPC_LOG_TEXT("queue", consumer->queue),
+            RPC_LOG_BYTES("routing_key", delivery->message.routing_key), RPC_LOG_BYTES("correlation_id", id),
+            RPC_LOG_TEXT("reason", reason));
+    consumer_refuse(consumer, delivery, false);
+}
+
+/* --- stopping --- */
+
+static void service_on_stop_timer(void *arg)
+{
+    struct rpc_service *service = arg;
+    rpc_loop_fn *stopped = service->stopped;
+
+    service->stopped = NULL;
+    if (stopped != NULL)
+        stopped(service->stopped_arg);
+}
+
+void rpc_service_stop(struct rpc_service *service, int timeout_ms, rpc_loop_fn *done, void *arg)
+{
+    service->stopped = done;
+    service->stopped_arg = arg;
+    rpc_loop_timer_start(service->stop_timer, (uint64_t)timeout_ms);
+    if (service->options.methods_count > 0)
+        consumer_stop(&service->requests);
+    for (size_t i = 0; i < service->options.event_handlers_count; i++)
+        consumer_stop(&service->subscriptions[i].consumer);
+    service_on_change(service);
+}
+
+uint32_t rpc_service_in_flight(const struct rpc_service *service)
+{
+    uint32_t running = service->requests.running;
+
+    for (size_t i = 0; i < service->options.event_handlers_count; i++)
+        running += service->subscriptions[i].consumer.running;
+    return running;
+}
+
+void rpc_service_stats(const struct rpc_service *service, struct rpc_service_stats *stats)
+{
+    *stats = service->stats;
+    stats->handed_back = service->requests.handed_back;
+    for (size_t i = 0; i < service->options.event_handlers_count; i++)
+        stats->handed_back += service->subscriptions[i].consumer.handed_back;
+}
+
+/* --- life --- */
+
+static bool service_start(struct rpc_service *service, struct rpc_connection *connection)
+{
+    const struct rpc_service_options *options = &service->options;
+
+    if (options->methods_count > 0 && (!wire_rpc_queue(service->requests.queue, service->name) ||
+                                       !consumer_init(&service->requests, connection, "requests", options->prefetch,
+                                                      &incoming_consumer_events, service)))
+        return false;
+    for (size_t i = 0; i < options->event_handlers_count; i++) {
+        if (!subscription_init(&service->subscriptions[i], service, connection, &options->event_handlers[i]))
+            return false;
+    }
+    return true;
+}
+
+struct rpc_service *rpc_service_new(struct rpc_connection *connection, const struct rpc_service_options *options)
+{
+    struct rpc_service *service = calloc(1, sizeof(*service));
+
+    if (service == NULL)
+        return NULL;
+    service->loop = connection_loop(connection);
+    service->options = *options;
+    if (options->prefetch == 0)
+        service->options.prefetch = PREFETCH_DEFAULT;
+    service->name = strdup(options->name);
+    service->exchange = strdup(options->exchange != NULL ? options->exchange : WIRE_EXCHANGE);
+    service->subscriptions = calloc(options->event_handlers_count + 1, sizeof(*service->subscriptions));
+    service->stop_timer = rpc_loop_timer_new(service->loop, service_on_stop_timer, service);
+    if (service->name == NULL || service->exchange == NULL || service->subscriptions == NULL ||
+        service->stop_timer == NULL || !service_start(service, connection)) {
+        rpc_service_free(service);
+        return NULL;
+    }
+    return service;
+}
+
+void rpc_service_free(struct rpc_service *service)
+{
+    if (service == NULL)
+        return;
+    if (service->subscriptions != NULL) {
+        consumer_clear(&service->requests);
+        for (size_t i = 0; i < service->options.event_handlers_count; i++)
+            consumer_clear(&service->subscriptions[i].consumer);
+    }
+    rpc_loop_timer_free(service->stop_timer);
+    buffer_clear(&service->body);
+    free(service->subscriptions);
+    free(service->name);
+    free(service->exchange);
+    free(service);
+}

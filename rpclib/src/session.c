@@ -1,0 +1,178 @@
+#include "session.h"
+
+#include "backoff.h"
+#include "connection.h"
+#include "rpclib/log.h"
+
+static void session_open(struct session *session);
+
+static void session_on_timer(void *arg)
+{
+    session_open(arg);
+}
+
+static void session_reopen_later(struct session *session)
+{
+    rpc_loop_timer_start(session->reopen,
+                         backoff_ms(session->failures++, SESSION_REOPEN_MIN_MS, SESSION_REOPEN_MAX_MS));
+}
+
+/* The channel is gone, whoever closed it. */
+static void session_enter_down(struct session *session)
+{
+    bool owed = session->opened;
+
+    session->channel = NULL;
+    session->up = session->opened = false;
+    if (owed)
+        session->events->on_down(session->arg);
+}
+
+/* --- the channel's events --- */
+
+static void session_on_settled(void *arg)
+{
+    struct session *session = arg;
+
+    if (session->up) {
+        if (session->events->on_settled != NULL)
+            session->events->on_settled(session->arg);
+        return;
+    }
+    session->up = true;
+    session->failures = 0;
+    session->events->on_up(session->arg);
+}
+
+static void session_on_delivery(const struct mq_delivery *delivery, void *arg)
+{
+    struct session *session = arg;
+
+    session->events->on_delivery(delivery, session->arg);
+}
+
+static void session_on_return(const struct mq_message *message, uint16_t code, void *arg)
+{
+    struct session *session = arg;
+
+    if (session->events->on_return != NULL)
+        session->events->on_return(message, code, session->arg);
+}
+
+static void session_on_confirm(uint64_t tag, bool multiple, bool ack, void *arg)
+{
+    struct session *session = arg;
+
+    if (session->events->on_confirm != NULL)
+        session->events->on_confirm(tag, multiple, ack, session->arg);
+}
+
+static void session_on_cancelled(void *arg)
+{
+    struct session *session = arg;
+
+    rpc_log(RPC_LOG_WARNING, "the broker cancelled a consumer: its queue is gone; declaring it again",
+            RPC_LOG_TEXT("what", session->what));
+    mq_channel_close(session->channel);
+    session_reopen_later(session);
+    session_enter_down(session);
+}
+
+static void session_on_closed(uint16_t code, struct rpc_bytes text, void *arg)
+{
+    struct session *session = arg;
+
+    rpc_log(RPC_LOG_ERROR, "the broker closed a channel; opening it again", RPC_LOG_TEXT("what", session->what),
+            RPC_LOG_INT("code", code), RPC_LOG_BYTES("reason", text));
+    session_reopen_later(session);
+    session_enter_down(session);
+}
+
+static const struct mq_channel_events session_channel_events = {
+    .on_settled = session_on_settled,
+    .on_delivery = session_on_delivery,
+    .on_return = session_on_return,
+    .on_confirm = session_on_confirm,
+    .on_cancelled = session_on_cancelled,
+    .on_closed = session_on_closed,
+};
+
+/* --- life --- */
+
+static void session_open(struct session *session)
+{
+    struct mq *mq = connection_mq(session->connection);
+
+    if (mq == NULL || session->channel != NULL)
+        return;
+    session->channel = mq_channel_open(mq, &session_channel_events, session);
+    if (session->channel == NULL) {
+        if (mq_state(mq) == MQ_OPEN)
+            session_reopen_later(session);
+        return;
+    }
+    session->opened = true;
+    session->events->setup(session->channel, session->arg);
+}
+
+bool session_init(struct session *session, struct rpc_connection *connection, const char *what,
+                  const struct session_events *events, void *arg)
+{
+    *session = (struct session){.connection = connection, .events = events, .arg = arg, .what = what};
+    session->reopen = rpc_loop_timer_new(connection_loop(connection), session_on_timer, session);
+    if (session->reopen == NULL)
+        return false;
+    connection_session_add(connection, session);
+    session_open(session);
+    return true;
+}
+
+void session_clear(struct session *session)
+{
+    if (session->reopen == NULL)
+        return; /* never initialised */
+    if (session->channel != NULL)
+        mq_channel_close(session->channel);
+    connection_session_remove(session->connection, session);
+    rpc_loop_timer_free(session->reopen);
+    *session = (struct session){0};
+}
+
+void session_on_connection_up(struct session *session)
+{
+    session->failures = 0;
+    session_open(session);
+}
+
+void session_on_connection_down(struct session *session)
+{
+    rpc_loop_timer_stop(session->reopen);
+    session_enter_down(session);
+}
+
+struct mq_channel *session_channel(const struct session *session)
+{
+    return session->up ? session->channel : NULL;
+}
+
+enum rpc_status session_status(const struct session *session)
+{
+    if (!session->up)
+        return RPC_OFFLINE;
+    return rpc_connection_state(session->connection) == RPC_CONNECTION_BLOCKED ? RPC_BLOCKED : RPC_OK;
+}
+
+void session_flush_later(struct session *session)
+{
+    connection_flush_later(session->connection);
+}
+
+uint64_t session_output_appended(const struct session *session)
+{
+    return mq_output_appended_total(connection_mq(session->connection));
+}
+
+uint64_t session_output_written(const struct session *session)
+{
+    return mq_output_written_total(connection_mq(session->connection));
+}

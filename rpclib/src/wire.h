@@ -1,0 +1,76 @@
+/*
+ * wire: Nameko's messages: envelope, error object, names.  Pure: values in, bytes out, and back.
+ *
+ * Source of every rule: Nameko 2.14.1 and 3.0.0rc (nameko/rpc.py, messaging.py, events.py, exceptions.py).
+ */
+#ifndef RPCLIB_SRC_WIRE_H
+#define RPCLIB_SRC_WIRE_H
+
+#include <jansson.h>
+
+#include "buffer.h"
+#include "rpclib/client.h"
+#include "rpclib/error.h"
+#include "rpclib/service.h"
+
+#define WIRE_EXCHANGE     "nameko-rpc"
+#define WIRE_CONTENT_TYPE "application/json"
+#define WIRE_ENCODING     "utf-8"
+#define WIRE_REASON_SIZE  512
+
+/* --- bodies; false, with the buffer as it was, when out of memory --- */
+
+bool wire_request(struct buffer *out, struct rpc_bytes args, struct rpc_bytes kwargs);
+bool wire_result(struct buffer *out, struct rpc_bytes result);
+bool wire_error(struct buffer *out, const struct rpc_error *error);
+
+/* A request's body taken apart.  wire_call_clear() it in any case. */
+struct wire_call {
+    json_t *body;   /* owned */
+    json_t *args;   /* lent from body: an array */
+    json_t *kwargs; /* an object */
+};
+
+enum wire_call_status {
+    WIRE_CALL_OK,
+    WIRE_CALL_NOT_JSON,  /* cannot be answered usefully: `reason` for the log */
+    WIRE_CALL_MALFORMED, /* JSON, but no request: answer MalformedRequest */
+};
+
+enum wire_call_status wire_call_parse(struct wire_call *out, struct rpc_bytes body, char reason[WIRE_REASON_SIZE]);
+void wire_call_clear(struct wire_call *call);
+
+/* An answer's body taken apart.  wire_answer_clear() it in any case. */
+struct wire_answer {
+    struct rpc_reply reply; /* lent from the body, and from `error` and `exc_args` below */
+    json_t *error;
+    char *exc_args;
+};
+
+/* RPC_OK, RPC_REMOTE_ERROR, or RPC_BAD_REPLY. */
+enum rpc_status wire_answer_parse(struct wire_answer *out, struct rpc_bytes body);
+void wire_answer_clear(struct wire_answer *answer);
+
+/*
+ * Whether a message's content type is JSON: application/json, with parameters or without; a missing one passes, since the
+ * body will tell.
+ */
+bool wire_is_json(struct rpc_bytes content_type);
+
+/*
+ * Bind a request's arguments to a method's parameters: out[i] is the value of the i-th parameter, lent from the call, or
+ * NULL for an optional one that is not there.  On failure `reason` is what Python says of it.
+ */
+bool wire_bind(const struct rpc_method *method, const struct wire_call *call, json_t *out[RPC_PARAMETERS_MAX],
+               char reason[WIRE_REASON_SIZE]);
+
+/* --- names; false when one does not fit into AMQP's 255 bytes --- */
+
+#define WIRE_NAME_SIZE 256
+
+bool wire_rpc_queue(char out[WIRE_NAME_SIZE], const char *service);
+bool wire_event_exchange(char out[WIRE_NAME_SIZE], const char *source);
+bool wire_event_queue(char out[WIRE_NAME_SIZE], const struct rpc_event_handler *handler, const char *service,
+                      const char *identifier);
+
+#endif
