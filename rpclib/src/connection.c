@@ -19,8 +19,8 @@
 #include <unistd.h>
 
 #include "backoff.h"
-#include "resolve.h"
 #include "rpclib/log.h"
+#include "rpclib/resolve.h"
 #include "stream.h"
 #include "uri.h"
 
@@ -50,8 +50,8 @@ struct rpc_connection {
     struct rpc_loop_task *flush;
     struct rpc_loop_task *tell;
 
-    struct resolve *resolve;
-    struct resolve_answer peer; /* where to connect */
+    struct rpc_resolve *resolve;
+    struct rpc_resolve_answer peer; /* where to connect */
     unsigned peer_next;
     struct stream *stream;
     struct rpc_loop_watch *watch;
@@ -240,7 +240,7 @@ static const struct mq_events connection_mq_events = {
 
 static void connection_drop_link(struct rpc_connection *connection)
 {
-    resolve_cancel(connection->resolve);
+    rpc_resolve_cancel(connection->resolve);
     connection->resolve = NULL;
     rpc_loop_watch_free(connection->watch);
     connection->watch = NULL;
@@ -429,7 +429,7 @@ static void connection_on_connecting(int fd, unsigned events, void *arg)
     connection_lost(connection, strerror(error));
 }
 
-static int connection_socket(const struct rpc_connection *connection, const struct resolve_address *address)
+static int connection_socket(const struct rpc_connection *connection, const struct rpc_resolve_address *address)
 {
     int one = 1, heartbeats_ms = MQ_HEARTBEATS_MISSED * 1000 * connection->heartbeat_s;
     int fd = socket(address->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -449,7 +449,7 @@ static void connection_connect_next(struct rpc_connection *connection)
 
     connection_drop_link(connection);
     while (connection->peer_next < connection->peer.count) {
-        const struct resolve_address *address = &connection->peer.addresses[connection->peer_next++];
+        const struct rpc_resolve_address *address = &connection->peer.addresses[connection->peer_next++];
         int fd = connection_socket(connection, address);
 
         if (fd < 0) {
@@ -470,7 +470,7 @@ static void connection_connect_next(struct rpc_connection *connection)
     connection_lost(connection, strerror(error));
 }
 
-static void connection_on_resolved(const struct resolve_answer *answer, void *arg)
+static void connection_on_resolved(const struct rpc_resolve_answer *answer, void *arg)
 {
     struct rpc_connection *connection = arg;
 
@@ -489,8 +489,8 @@ static void connection_attempt(struct rpc_connection *connection)
 {
     connection_enter(connection, PHASE_RESOLVING);
     rpc_loop_timer_start(connection->timer, (uint64_t)connection->connect_timeout_ms);
-    connection->resolve =
-        resolve_start(connection->loop, connection->uri.host, connection->uri.port, connection_on_resolved, connection);
+    connection->resolve = rpc_resolve_start(connection->loop, connection->uri.host, connection->uri.port,
+                                            connection_on_resolved, connection);
     if (connection->resolve == NULL)
         connection_lost(connection, "out of memory or descriptors");
 }

@@ -1,4 +1,4 @@
-#include "resolve.h"
+#include "rpclib/resolve.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -21,15 +21,15 @@ struct lookup {
     int answered_fd; /* the thread's end of the pipe: closed when the answer is there */
     char *host;
     char port[PORT_TEXT_SIZE];
-    struct resolve_answer answer;
+    struct rpc_resolve_answer answer;
 };
 
-struct resolve {
+struct rpc_resolve {
     struct lookup *lookup;
     struct rpc_loop_watch *watch;
     struct rpc_loop_task *task; /* for an address, which needs no thread */
     int answered_fd;
-    resolve_fn *fn;
+    rpc_resolve_fn *fn;
     void *arg;
 };
 
@@ -41,18 +41,18 @@ static void lookup_release(struct lookup *lookup)
     free(lookup);
 }
 
-static void answer_add_v4(struct resolve_answer *answer, struct in_addr address, uint16_t port)
+static void answer_add_v4(struct rpc_resolve_answer *answer, struct in_addr address, uint16_t port)
 {
-    struct resolve_address *entry = &answer->addresses[answer->count++];
+    struct rpc_resolve_address *entry = &answer->addresses[answer->count++];
     struct sockaddr_in *v4 = (struct sockaddr_in *)&entry->address;
 
     *v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = address};
     entry->size = sizeof(*v4);
 }
 
-static void answer_add_v6(struct resolve_answer *answer, struct in6_addr address, uint16_t port)
+static void answer_add_v6(struct rpc_resolve_answer *answer, struct in6_addr address, uint16_t port)
 {
-    struct resolve_address *entry = &answer->addresses[answer->count++];
+    struct rpc_resolve_address *entry = &answer->addresses[answer->count++];
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&entry->address;
 
     *v6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = address};
@@ -63,7 +63,7 @@ static void answer_add_v6(struct resolve_answer *answer, struct in6_addr address
  * What needs no question: an address, and "localhost", which is the loopback wherever one is (RFC 6761, 6.3).  Without
  * system calls: a gateway in Kore's sandbox may not make those of getaddrinfo().
  */
-static bool answer_known(struct resolve_answer *answer, const char *host, uint16_t port)
+static bool answer_known(struct rpc_resolve_answer *answer, const char *host, uint16_t port)
 {
     struct in_addr v4;
     struct in6_addr v6;
@@ -85,8 +85,9 @@ static void lookup_ask(struct lookup *lookup)
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG}, *found = NULL;
     int code = getaddrinfo(lookup->host, lookup->port, &hints, &found);
 
-    for (struct addrinfo *at = found; at != NULL && lookup->answer.count < RESOLVE_ADDRESSES_MAX; at = at->ai_next) {
-        struct resolve_address *address = &lookup->answer.addresses[lookup->answer.count++];
+    for (struct addrinfo *at = found; at != NULL && lookup->answer.count < RPC_RESOLVE_ADDRESSES_MAX;
+         at = at->ai_next) {
+        struct rpc_resolve_address *address = &lookup->answer.addresses[lookup->answer.count++];
 
         memcpy(&address->address, at->ai_addr, at->ai_addrlen);
         address->size = at->ai_addrlen;
@@ -109,13 +110,13 @@ static void *lookup_thread(void *arg)
 
 static void resolve_finish(void *of)
 {
-    struct resolve *resolve = of;
+    struct rpc_resolve *resolve = of;
     struct lookup *lookup = resolve->lookup;
-    resolve_fn *fn = resolve->fn;
+    rpc_resolve_fn *fn = resolve->fn;
     void *arg = resolve->arg;
 
     resolve->lookup = NULL;
-    resolve_cancel(resolve);
+    rpc_resolve_cancel(resolve);
     fn(&lookup->answer, arg);
     lookup_release(lookup);
 }
@@ -143,7 +144,7 @@ static bool thread_start(struct lookup *lookup)
     return started;
 }
 
-static bool resolve_in_thread(struct resolve *resolve, struct rpc_loop *loop)
+static bool resolve_in_thread(struct rpc_resolve *resolve, struct rpc_loop *loop)
 {
     struct lookup *lookup = resolve->lookup;
     int ends[2];
@@ -161,9 +162,10 @@ static bool resolve_in_thread(struct resolve *resolve, struct rpc_loop *loop)
     return false;
 }
 
-struct resolve *resolve_start(struct rpc_loop *loop, const char *host, uint16_t port, resolve_fn *fn, void *arg)
+struct rpc_resolve *rpc_resolve_start(struct rpc_loop *loop, const char *host, uint16_t port, rpc_resolve_fn *fn,
+                                      void *arg)
 {
-    struct resolve *resolve = calloc(1, sizeof(*resolve));
+    struct rpc_resolve *resolve = calloc(1, sizeof(*resolve));
     bool started = false;
 
     if (resolve == NULL)
@@ -186,7 +188,7 @@ struct resolve *resolve_start(struct rpc_loop *loop, const char *host, uint16_t 
         }
     }
     if (!started) {
-        resolve_cancel(resolve);
+        rpc_resolve_cancel(resolve);
         return NULL;
     }
     if (resolve->task != NULL)
@@ -194,7 +196,7 @@ struct resolve *resolve_start(struct rpc_loop *loop, const char *host, uint16_t 
     return resolve;
 }
 
-void resolve_cancel(struct resolve *resolve)
+void rpc_resolve_cancel(struct rpc_resolve *resolve)
 {
     if (resolve == NULL)
         return;
