@@ -1,2 +1,2 @@
 class NotFound(Exception):
-    pass
+    """No such product.  Callers know it as products.exceptions.NotFound."""

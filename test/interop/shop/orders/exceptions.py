@@ -1,0 +1,2 @@
+class NotFound(Exception):
+    """No such order.  Callers know it as orders.exceptions.NotFound."""
