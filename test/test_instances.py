@@ -153,12 +153,17 @@ def test_wrong_usage(name):
     assert "no-such-option" in errors, errors
 
 
+@pytest.fixture(scope="module")
+def nowhere(make_shop):
+    """A shop none of whose servers is there."""
+    return make_shop(links=True, links_state="down")
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_signal_before_anything_is_there(make_shop, name, number):
+def test_a_signal_before_anything_is_there(nowhere, name, number):
     """Its servers are away, and it is asked to leave: at once, with 0."""
-    shop = make_shop(links=True, links_state="down")
-    one = shop.add(name).start()
+    one = nowhere.add(name).start()
     wait_until(lambda: one.log() or not one.running, f"{name} has said something")
     one.signal(number)
     assert one.wait_exit() == 0

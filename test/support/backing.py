@@ -20,7 +20,8 @@ from .program import REPOSITORY, clean_environment
 SCRIPT = REPOSITORY / "dev_run_backingsvcs.sh"
 DEPLOY = REPOSITORY / "migrations" / "deploy.sh"
 NAMES = ("rabbitmq", "redis", "postgres")
-ROOMS_MAX = 14  # Redis has 16 databases; 0 stays free
+ROOMS_MAX = 24
+REDIS_DATABASES = range(1, 16)  # 0 stays free; a room gives its own back
 DEAD_LETTERS = "test-dead-letters"  # exchange, in every room: what a service rejects, and what expires, arrives there
 
 
@@ -57,11 +58,12 @@ def _signal_all(pids, number):
 class Room:
     """A vhost, a database and a Redis database of one shop alone."""
 
-    def __init__(self, servers, number):
+    def __init__(self, servers, number, redis_database):
         self.number = number
+        self.redis_database = redis_database
         self.name = f"room-{number}"
         self.amqp_uri = _with_path(servers.uris["AMQP_URI"], f"/{self.name}")
-        self.redis_uri = _with_path(servers.uris["REDIS_URI"], f"/{number}")
+        self.redis_uri = _with_path(servers.uris["REDIS_URI"], f"/{redis_database}")
         self.postgres_uri = servers.postgres_uri(f"room_{number}")
 
 
@@ -89,6 +91,7 @@ class Servers:
         self.environment = {**clean_environment(), "RUN_DIR": str(self.run_dir)}
         self.uris = {}
         self._rooms = 0
+        self._redis_databases = list(REDIS_DATABASES)
 
     def _script(self, *arguments, deadline_s=BOOT_S):
         with tempfile.TemporaryFile() as output:  # no pipe: a server that inherits it would keep it open
@@ -134,12 +137,15 @@ class Servers:
     def room(self):
         self._rooms += 1
         assert self._rooms <= ROOMS_MAX, "more shops than rooms"
-        room = Room(self, self._rooms)
+        room = Room(self, self._rooms, self._redis_databases.pop(0))
         with self.database(self.postgres_uri("postgres")) as cursor:
             cursor.execute(f'CREATE DATABASE "room_{room.number}" TEMPLATE room_template')
         with redis.Redis.from_url(room.redis_uri) as connection:
             connection.flushdb()
         return room
+
+    def leave(self, room):
+        self._redis_databases.append(room.redis_database)
 
     def postgres_uri(self, database):
         return _with_path(self.uris["POSTGRES_URI"], f"/{database}")

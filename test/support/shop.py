@@ -138,6 +138,7 @@ class Shop:
             failures += [f"{program.label}: {line}" for line in program.sanitizer_reports()]
         for link in self.links.values():
             link.close()
+        self.servers.leave(self.room)
         assert not failures, "\n".join(failures)
 
     # ---- what lies beneath --------------------------------------------------------------------------------------
