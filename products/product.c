@@ -1,0 +1,216 @@
+#include "product.h"
+
+#include <assert.h>
+#include <math.h>
+
+#define DOUBLE_INTEGER_MAX 9007199254740992.0 /* 2^53: up to here a double is the integer that was written */
+
+#define MISSING    "Missing data for required field."
+#define IS_NULL    "Field may not be null."
+#define NO_STRING  "Not a valid string."
+#define NO_INTEGER "Not a valid integer."
+#define NO_OBJECT  "Invalid input type."
+#define OUT_OF_RANGE \
+    "Must be greater than or equal to -9223372036854775808 and less than or equal to 9223372036854775807."
+#define ID_SIZE       "Length must be between 1 and 1024 bytes."
+#define NO_PLAIN_TEXT "Must be UTF-8 without NUL."
+
+const char *const product_field_names[PRODUCT_FIELDS] = {
+    [PRODUCT_ID] = "id",
+    [PRODUCT_TITLE] = "title",
+    [PRODUCT_PASSENGER_CAPACITY] = "passenger_capacity",
+    [PRODUCT_MAXIMUM_SPEED] = "maximum_speed",
+    [PRODUCT_IN_STOCK] = "in_stock",
+};
+
+_Static_assert(PRODUCT_ID_SIZE_MAX == 1024, "ID_SIZE says so");
+
+bool product_id_is_valid(struct rpc_bytes id)
+{
+    return id.size >= 1 && id.size <= PRODUCT_ID_SIZE_MAX && json_text_is_sound(id);
+}
+
+enum product_integer product_integer_read(int64_t *out, struct rpc_bytes text)
+{
+    bool negative = text.size > 0 && text.data[0] == '-';
+    size_t at = negative || (text.size > 0 && text.data[0] == '+') ? 1 : 0;
+    uint64_t limit = negative ? (uint64_t)INT64_MAX + 1 : (uint64_t)INT64_MAX;
+    uint64_t value = 0;
+    bool in_range = true;
+
+    if (at == text.size)
+        return PRODUCT_INTEGER_NONE;
+    for (; at < text.size; at++) {
+        unsigned digit = (unsigned char)text.data[at] - (unsigned)'0';
+
+        if (digit > 9)
+            return PRODUCT_INTEGER_NONE;
+        if (in_range && value <= (limit - digit) / 10)
+            value = value * 10 + digit;
+        else
+            in_range = false; /* still to be checked: is it a number at all? */
+    }
+    if (!in_range)
+        return PRODUCT_INTEGER_OUT_OF_RANGE;
+    *out = negative ? (int64_t)(0 - value) : (int64_t)value;
+    return PRODUCT_INTEGER_OK;
+}
+
+static struct rpc_bytes json_bytes(const json_t *text)
+{
+    return (struct rpc_bytes){json_string_value(text), json_string_length(text)};
+}
+
+/* NULL when the value is fine, else what is wrong with it. */
+static const char *text_fault(const json_t *value, enum product_field field)
+{
+    struct rpc_bytes text;
+
+    if (!json_is_string(value))
+        return NO_STRING;
+    text = json_bytes(value);
+    if (field == PRODUCT_ID && (text.size < 1 || text.size > PRODUCT_ID_SIZE_MAX))
+        return ID_SIZE;
+    return json_text_is_sound(text) ? NULL : NO_PLAIN_TEXT;
+}
+
+/* marshmallow calls int(): a text is parsed and 5.0 is 5.  But 3.7 is not cut to 3, and true is not 1. */
+static const char *integer_fault(int64_t *out, const json_t *value)
+{
+    double real;
+
+    switch (json_typeof(value)) {
+    case JSON_INTEGER:
+        *out = json_integer_value(value);
+        return NULL;
+    case JSON_REAL:
+        real = json_real_value(value);
+        if (!(fabs(real) <= DOUBLE_INTEGER_MAX) || floor(real) != real)
+            return NO_INTEGER;
+        *out = (int64_t)real;
+        return NULL;
+    case JSON_STRING:
+        switch (product_integer_read(out, json_bytes(value))) {
+        case PRODUCT_INTEGER_OK:
+            return NULL;
+        case PRODUCT_INTEGER_NONE:
+            return NO_INTEGER;
+        case PRODUCT_INTEGER_OUT_OF_RANGE:
+            return OUT_OF_RANGE;
+        }
+        break;
+    case JSON_OBJECT:
+    case JSON_ARRAY:
+    case JSON_TRUE:
+    case JSON_FALSE:
+    case JSON_NULL:
+        break;
+    }
+    return NO_INTEGER;
+}
+
+static const char *field_fault(struct product *product, enum product_field field, const json_t *value)
+{
+    const char *fault;
+
+    if (value == NULL)
+        return MISSING;
+    if (json_is_null(value))
+        return IS_NULL;
+    switch (field) {
+    case PRODUCT_ID:
+    case PRODUCT_TITLE:
+        fault = text_fault(value, field);
+        if (fault == NULL)
+            *(field == PRODUCT_ID ? &product->id : &product->title) = json_bytes(value);
+        return fault;
+    case PRODUCT_PASSENGER_CAPACITY:
+        return integer_fault(&product->passenger_capacity, value);
+    case PRODUCT_MAXIMUM_SPEED:
+        return integer_fault(&product->maximum_speed, value);
+    case PRODUCT_IN_STOCK:
+        return integer_fault(&product->in_stock, value);
+    case PRODUCT_FIELDS:
+        break;
+    }
+    assert(!"a field that no product has");
+    return NULL;
+}
+
+/* *messages is NULL until the first fault, and again when memory runs out. */
+static void note_fault(json_t **messages, const char *field, const char *fault)
+{
+    if (*messages == NULL)
+        *messages = json_object();
+    if (json_object_set_new(*messages, field, json_pack("[s]", fault)) != 0) {
+        json_decref(*messages);
+        *messages = NULL;
+    }
+}
+
+bool product_from_json(struct product *out, const json_t *json, json_t **messages)
+{
+    struct product product = {.in_stock = 0};
+    bool sound = true;
+
+    *messages = NULL;
+    if (!json_is_object(json)) {
+        note_fault(messages, "_schema", NO_OBJECT);
+        return false;
+    }
+    for (int field = 0; field < PRODUCT_FIELDS; field++) {
+        const char *name = product_field_names[field];
+        const char *fault = field_fault(&product, (enum product_field)field, json_object_get(json, name));
+
+        if (fault != NULL) {
+            note_fault(messages, name, fault);
+            sound = false;
+        }
+    }
+    if (sound)
+        *out = product;
+    return sound;
+}
+
+/* What stands before each field's value. */
+static const struct rpc_bytes labels[PRODUCT_FIELDS] = {
+    [PRODUCT_ID] = {"{\"id\":", 6},
+    [PRODUCT_TITLE] = {",\"title\":", 9},
+    [PRODUCT_PASSENGER_CAPACITY] = {",\"passenger_capacity\":", 22},
+    [PRODUCT_MAXIMUM_SPEED] = {",\"maximum_speed\":", 17},
+    [PRODUCT_IN_STOCK] = {",\"in_stock\":", 12},
+};
+
+static enum product_print print_field(struct json_text *out, enum product_field field, struct rpc_bytes text)
+{
+    int64_t integer;
+
+    if (text.data == NULL)
+        return PRODUCT_PRINT_DAMAGED;
+    if (!json_text_append(out, labels[field]))
+        return PRODUCT_PRINT_NO_MEMORY;
+    if (field == PRODUCT_ID || field == PRODUCT_TITLE) {
+        if (!json_text_string(out, text))
+            return json_text_is_sound(text) ? PRODUCT_PRINT_NO_MEMORY : PRODUCT_PRINT_DAMAGED;
+    } else {
+        if (product_integer_read(&integer, text) != PRODUCT_INTEGER_OK)
+            return PRODUCT_PRINT_DAMAGED;
+        if (!json_text_integer(out, integer))
+            return PRODUCT_PRINT_NO_MEMORY;
+    }
+    return PRODUCT_PRINT_OK;
+}
+
+enum product_print product_print(struct json_text *out, const struct rpc_bytes fields[PRODUCT_FIELDS])
+{
+    size_t start = out->size;
+    enum product_print result = PRODUCT_PRINT_OK;
+
+    for (int field = 0; field < PRODUCT_FIELDS && result == PRODUCT_PRINT_OK; field++)
+        result = print_field(out, (enum product_field)field, fields[field]);
+    if (result == PRODUCT_PRINT_OK && !json_text_append(out, RPC_BYTES("}")))
+        result = PRODUCT_PRINT_NO_MEMORY;
+    if (result != PRODUCT_PRINT_OK)
+        json_text_cut(out, start);
+    return result;
+}

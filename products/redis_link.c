@@ -1,0 +1,580 @@
+/*
+ * hiredis 0.14 owns the socket and the parser; this file owns everything that it leaves open: when to write, when to
+ * give up, when to try again, and what became of a command when the connection died.
+ */
+#include "redis_link.h"
+
+#include <assert.h>
+#include <hiredis/async.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "address.h"
+#include "reply_memory.h"
+#include "rpclib/log.h"
+
+#define READS_PER_WAKEUP_MAX 16 /* of 16 KiB each; then the loop's other business has its turn */
+#define NAME_SIZE_MAX        64
+
+enum phase {
+    PHASE_WAITING,    /* for the next attempt */
+    PHASE_LOOKING_UP, /* the host's addresses */
+    PHASE_CONNECTING, /* TCP */
+    PHASE_GREETING,   /* AUTH, SELECT, ... */
+    PHASE_UP,
+    PHASE_CLOSED, /* being freed */
+};
+
+/* What is said first on a new connection, all at once. */
+enum greeting {
+    GREETING_AUTH,
+    GREETING_SELECT,
+    GREETING_QUESTION, /* its answer means that the server serves */
+    GREETING_NAME,     /* behind it, so that a server with too many clients tells the question why */
+};
+
+struct redis_link {
+    struct rpc_loop *loop;
+    struct redis_uri uri; /* owned */
+    char name[NAME_SIZE_MAX + 1];
+    int timeout_ms;
+    redis_link_state_fn *on_state;
+    void *arg;
+
+    enum phase phase;
+    redisAsyncContext *redis; /* NULL: no connection; hiredis frees it by itself */
+    struct rpc_loop_watch *watch;
+    unsigned watched; /* what `watch` is set to */
+    struct rpc_loop_task *flush;
+    struct rpc_loop_timer *timer; /* by phase: the next attempt, the end of patience, the oldest command */
+    bool timer_runs;              /* in PHASE_UP: it is set for some command */
+    bool writing;
+    struct reply_memory *replies;
+
+    struct address_lookup *lookup; /* in PHASE_LOOKING_UP */
+    struct address_list addresses;
+    size_t address_next; /* the one to try next */
+    int delay_ms;
+
+    struct redis_command *oldest, *newest; /* in flight, in the order in which Redis answers */
+    size_t in_flight;
+    uint64_t appended; /* bytes given to this connection's output buffer */
+
+    bool was_told_up; /* the last that on_state heard */
+    bool is_away_logged;
+    time_t since;
+    uint64_t since_ms;
+    char reason[REDIS_REASON_SIZE];
+};
+
+static void link_drop(struct redis_link *link, const char *reason);
+
+/* ---- The state ---------------------------------------------------------------------------------------------------- */
+
+static void link_tell(struct redis_link *link, bool up)
+{
+    if (up == link->was_told_up)
+        return;
+    link->was_told_up = up;
+    link->since = time(NULL);
+    link->since_ms = rpc_loop_now_ms(link->loop);
+    if (link->on_state != NULL)
+        link->on_state(up, link->arg);
+}
+
+static void link_log_away(struct redis_link *link, const char *reason)
+{
+    if (link->is_away_logged && strcmp(link->reason, reason) == 0)
+        return;
+    link->is_away_logged = true;
+    snprintf(link->reason, sizeof(link->reason), "%s", reason);
+    rpc_log(RPC_LOG_WARNING, "redis is away", RPC_LOG_TEXT("host", link->uri.host), RPC_LOG_INT("port", link->uri.port),
+            RPC_LOG_TEXT("reason", link->reason));
+}
+
+static void link_log_up(struct redis_link *link)
+{
+    rpc_log(RPC_LOG_INFO, "redis is there", RPC_LOG_TEXT("host", link->uri.host), RPC_LOG_INT("port", link->uri.port),
+            RPC_LOG_INT("database", link->uri.database),
+            RPC_LOG_INT("away_ms", rpc_loop_now_ms(link->loop) - link->since_ms));
+    link->is_away_logged = false;
+}
+
+/* Half of the delay is certain, half is chance: a thousand programs do not come back in the same moment. */
+static uint64_t delay_spread(int delay_ms)
+{
+    return (uint64_t)(delay_ms / 2) + arc4random_uniform((uint32_t)(delay_ms / 2) + 1);
+}
+
+/* The one place where the phase changes. */
+static void link_enter(struct redis_link *link, enum phase phase)
+{
+    link->phase = phase;
+    if (phase != PHASE_GREETING) { /* the time limit of PHASE_CONNECTING is for both */
+        link->timer_runs = false;
+        rpc_loop_timer_stop(link->timer);
+    }
+    switch (phase) {
+    case PHASE_WAITING:
+        if (link->address_next < link->addresses.count) {
+            rpc_loop_timer_start(link->timer, 0); /* the host has another address */
+            break;
+        }
+        link->addresses.count = link->address_next = 0;
+        rpc_loop_timer_start(link->timer, delay_spread(link->delay_ms));
+        link->delay_ms = link->delay_ms * 2 < REDIS_RECONNECT_MAX_MS ? link->delay_ms * 2 : REDIS_RECONNECT_MAX_MS;
+        break;
+    case PHASE_CONNECTING:
+        rpc_loop_timer_start(link->timer, REDIS_CONNECT_TIMEOUT_MS);
+        break;
+    case PHASE_UP:
+        link->delay_ms = REDIS_RECONNECT_MIN_MS;
+        link->addresses.count = link->address_next = 0;
+        link_log_up(link);
+        link_tell(link, true);
+        break;
+    case PHASE_LOOKING_UP:
+    case PHASE_GREETING:
+    case PHASE_CLOSED:
+        break;
+    }
+}
+
+/* The connection is gone or going: from here on nothing is sent, and a new one will be made. */
+static void link_lost(struct redis_link *link, const char *reason)
+{
+    link->redis = NULL;
+    if (link->phase == PHASE_CLOSED)
+        return;
+    link_log_away(link, reason);
+    link_enter(link, PHASE_WAITING);
+    link_tell(link, false);
+}
+
+/* ---- hiredis' hooks into the loop --------------------------------------------------------------------------------- */
+
+static void link_watch(struct redis_link *link, unsigned events)
+{
+    if (link->watch != NULL && events != link->watched)
+        rpc_loop_watch_set(link->watch, events);
+    link->watched = events;
+}
+
+static void hook_read_on(void *arg)
+{
+    struct redis_link *link = arg;
+
+    link_watch(link, link->watched | RPC_LOOP_READ);
+}
+
+static void hook_read_off(void *arg)
+{
+    struct redis_link *link = arg;
+
+    link_watch(link, link->watched & ~(unsigned)RPC_LOOP_READ);
+}
+
+/* Before the connection is there, and when a write did not take it all, the socket says when; else the turn's end. */
+static void hook_write_on(void *arg)
+{
+    struct redis_link *link = arg;
+
+    if (link->writing || link->phase == PHASE_CONNECTING)
+        link_watch(link, link->watched | RPC_LOOP_WRITE);
+    else if (!(link->watched & RPC_LOOP_WRITE))
+        rpc_loop_task_schedule(link->flush);
+}
+
+static void hook_write_off(void *arg)
+{
+    struct redis_link *link = arg;
+
+    link_watch(link, link->watched & ~(unsigned)RPC_LOOP_WRITE);
+}
+
+static void hook_cleanup(void *arg)
+{
+    struct redis_link *link = arg;
+
+    rpc_loop_watch_free(link->watch);
+    link->watch = NULL;
+    link->watched = 0;
+}
+
+/* hiredis may free the context in any of its calls; `link->redis` is NULL then. */
+static void link_write(struct redis_link *link)
+{
+    link->writing = true;
+    redisAsyncHandleWrite(link->redis);
+    link->writing = false;
+}
+
+/* One read takes 16 KiB at most.  A reply that is cut off means that there is more: no need to ask the loop first. */
+static void link_read(struct redis_link *link)
+{
+    for (int i = 0; i < READS_PER_WAKEUP_MAX; i++) {
+        redisAsyncHandleRead(link->redis);
+        if (link->redis == NULL || link->redis->c.reader->ridx < 0)
+            return;
+    }
+}
+
+static void link_on_event(int fd, unsigned events, void *arg)
+{
+    struct redis_link *link = arg;
+
+    (void)fd;
+    if ((events & RPC_LOOP_READ) && link->redis != NULL)
+        link_read(link);
+    if ((events & RPC_LOOP_WRITE) && link->redis != NULL)
+        link_write(link);
+}
+
+static void link_on_turn_end(void *arg)
+{
+    struct redis_link *link = arg;
+
+    if (link->redis != NULL && (link->phase == PHASE_GREETING || link->phase == PHASE_UP))
+        link_write(link);
+}
+
+/* ---- The greeting ------------------------------------------------------------------------------------------------- */
+
+static void greeting_on_reply(redisAsyncContext *redis, void *reply_pointer, void *privdata)
+{
+    struct redis_link *link = redis->data;
+    const redisReply *reply = reply_pointer;
+    enum greeting greeting = (enum greeting)(uintptr_t)privdata;
+    char reason[REDIS_REASON_SIZE];
+
+    if (reply == NULL || link->redis != redis)
+        return; /* it broke meanwhile; link_lost() sees to that */
+    if (reply->type == REDIS_REPLY_ERROR) {
+        if (greeting == GREETING_NAME)
+            return; /* a courtesy to whoever reads CLIENT LIST, and perhaps not permitted */
+        snprintf(reason, sizeof(reason), "%s%s",
+                 greeting == GREETING_AUTH     ? "it refuses the login: "
+                 : greeting == GREETING_SELECT ? "it refuses the database: "
+                                               : "",
+                 reply->str);
+        link_drop(link, reason);
+    } else if (greeting == GREETING_QUESTION) {
+        link_enter(link, PHASE_UP);
+    }
+}
+
+static bool greet(struct redis_link *link, enum greeting greeting, int count, const char *words[])
+{
+    size_t sizes[3];
+
+    assert(count <= 3);
+    for (int i = 0; i < count; i++)
+        sizes[i] = strlen(words[i]);
+    return redisAsyncCommandArgv(link->redis, greeting_on_reply, (void *)(uintptr_t)greeting, count, words, sizes) ==
+           REDIS_OK;
+}
+
+/*
+ * PING would do as the question, but a server whose disk is full refuses it although it still serves reads, and a
+ * restricted user may not send it; EXISTS is what this link is for, and a server that is loading its data refuses it.
+ */
+static void link_greet(struct redis_link *link)
+{
+    char database[16];
+    bool sent = true;
+
+    snprintf(database, sizeof(database), "%d", link->uri.database);
+    if (link->uri.password != NULL && link->uri.user != NULL)
+        sent = greet(link, GREETING_AUTH, 3, (const char *[]){"AUTH", link->uri.user, link->uri.password});
+    else if (link->uri.password != NULL)
+        sent = greet(link, GREETING_AUTH, 2, (const char *[]){"AUTH", link->uri.password});
+    if (link->uri.database != 0)
+        sent = sent && greet(link, GREETING_SELECT, 2, (const char *[]){"SELECT", database});
+    sent = sent && greet(link, GREETING_QUESTION, 2, (const char *[]){"EXISTS", "products:"});
+    if (sent)
+        greet(link, GREETING_NAME, 3, (const char *[]){"CLIENT", "SETNAME", link->name});
+}
+
+/* ---- Connecting --------------------------------------------------------------------------------------------------- */
+
+/* Nothing may be freed or begun in here: hiredis goes on using the context when this returns. */
+static void link_on_connect(const redisAsyncContext *redis, int status)
+{
+    struct redis_link *link = redis->data;
+
+    if (link->redis != redis)
+        return;
+    if (status != REDIS_OK) {
+        link_lost(link, redis->c.errstr);
+        return;
+    }
+    link_enter(link, PHASE_GREETING);
+    link_watch(link, link->watched & ~(unsigned)RPC_LOOP_WRITE);
+    link_greet(link); /* what could not be sent is not answered in time */
+}
+
+static void link_on_disconnect(const redisAsyncContext *redis, int status)
+{
+    struct redis_link *link = redis->data;
+
+    (void)status;
+    if (link->redis == redis)
+        link_lost(link, redis->c.errstr);
+}
+
+static void link_drop(struct redis_link *link, const char *reason)
+{
+    redisAsyncContext *redis = link->redis;
+
+    link_lost(link, reason);
+    redisAsyncFree(redis); /* the commands end now, or when the callback that we are in returns to hiredis */
+}
+
+static void link_connect(struct redis_link *link)
+{
+    redisAsyncContext *redis = redisAsyncConnect(link->addresses.address[link->address_next++], link->uri.port);
+
+    if (redis == NULL || redis->err != 0) {
+        link_lost(link, redis == NULL ? "out of memory" : redis->errstr);
+        goto failed;
+    }
+    link->redis = redis;
+    redis->data = link;
+    redis->ev.data = link;
+    redis->ev.addRead = hook_read_on;
+    redis->ev.delRead = hook_read_off;
+    redis->ev.addWrite = hook_write_on;
+    redis->ev.delWrite = hook_write_off;
+    redis->ev.cleanup = hook_cleanup;
+    reply_memory_serve(link->replies, redis->c.reader);
+    redisEnableKeepAlive(&redis->c); /* without it, a silent link is noticed by the next command's time limit */
+    link->appended = 0;
+    link->watched = 0;
+    link->watch = rpc_loop_watch_new(link->loop, redis->c.fd, 0, link_on_event, link);
+    if (link->watch == NULL) {
+        link_lost(link, "out of memory");
+        goto failed;
+    }
+    link_enter(link, PHASE_CONNECTING);
+    redisAsyncSetDisconnectCallback(redis, link_on_disconnect);
+    redisAsyncSetConnectCallback(redis, link_on_connect);
+    return;
+failed:
+    if (redis != NULL)
+        redisAsyncFree(redis);
+}
+
+static void link_on_addresses(const struct address_list *list, const char *fault, void *arg)
+{
+    struct redis_link *link = arg;
+    struct address_lookup *lookup = link->lookup;
+
+    link->lookup = NULL;
+    link->address_next = 0;
+    if (fault == NULL) {
+        link->addresses = *list;
+        address_lookup_free(lookup);
+        link_connect(link);
+    } else {
+        address_lookup_free(lookup);
+        link_lost(link, fault);
+    }
+}
+
+static void link_look_up(struct redis_link *link)
+{
+    link_enter(link, PHASE_LOOKING_UP);
+    link->lookup = address_lookup_new(link->loop, link->uri.host, link_on_addresses, link);
+    if (link->lookup == NULL)
+        link_lost(link, "no memory or no thread to look up the host");
+}
+
+/*
+ * The oldest command's time is up.  Its answer may lie in the socket, unread because this process did not run: look
+ * once more before giving up, and again as long as that finds answers.
+ */
+static void link_check_oldest(struct redis_link *link)
+{
+    const struct redis_command *oldest = link->oldest;
+    uint64_t now_ms = rpc_loop_now_ms(link->loop);
+    char reason[REDIS_REASON_SIZE];
+
+    link->timer_runs = false;
+    if (oldest != NULL && oldest->deadline_ms <= now_ms)
+        link_read(link);
+    if (link->phase != PHASE_UP || link->oldest == NULL)
+        return;
+    if (link->oldest->deadline_ms > now_ms || link->oldest != oldest) {
+        uint64_t deadline_ms = link->oldest->deadline_ms;
+
+        rpc_loop_timer_start(link->timer, deadline_ms > now_ms ? deadline_ms - now_ms : 0);
+        link->timer_runs = true;
+        return;
+    }
+    snprintf(reason, sizeof(reason), "no answer within %d ms", link->timeout_ms);
+    link_drop(link, reason);
+}
+
+static void link_on_timer(void *arg)
+{
+    struct redis_link *link = arg;
+
+    switch (link->phase) {
+    case PHASE_WAITING:
+        if (link->address_next < link->addresses.count)
+            link_connect(link);
+        else
+            link_look_up(link);
+        break;
+    case PHASE_CONNECTING:
+        link_drop(link, "it does not take the connection in time");
+        break;
+    case PHASE_GREETING:
+        link_drop(link, "it takes the connection, but does not answer in time");
+        break;
+    case PHASE_UP:
+        link_check_oldest(link);
+        break;
+    case PHASE_LOOKING_UP:
+    case PHASE_CLOSED:
+        break;
+    }
+}
+
+/* ---- Commands ----------------------------------------------------------------------------------------------------- */
+
+static void command_on_reply(redisAsyncContext *redis, void *reply_pointer, void *privdata)
+{
+    struct redis_command *command = privdata;
+    struct redis_link *link = command->link;
+    const redisReply *reply = reply_pointer;
+    enum redis_result result;
+
+    if (reply == NULL) {
+        uint64_t written = link->appended - sdslen(redis->c.obuf);
+
+        if (link->redis == redis)
+            link_lost(link, redis->c.errstr);
+        result = command->end > written ? REDIS_OFFLINE : REDIS_LOST; /* half a command is none to the server */
+    } else {
+        result = reply->type == REDIS_REPLY_ERROR ? REDIS_REFUSED : REDIS_ANSWERED;
+    }
+    assert(link->oldest == command); /* hiredis runs its callbacks in the order of the commands */
+    link->oldest = command->next;
+    if (link->oldest == NULL)
+        link->newest = NULL;
+    link->in_flight--;
+    command->done(command, result, reply);
+}
+
+enum redis_result redis_link_send(struct redis_link *link, struct redis_command *command, int count,
+                                  const char *words[], const size_t sizes[], redis_command_fn *done)
+{
+    size_t unsent, size = 0;
+
+    if (link->phase != PHASE_UP || link->redis == NULL)
+        return REDIS_OFFLINE;
+    unsent = sdslen(link->redis->c.obuf);
+    for (int i = 0; i < count; i++)
+        size += sizes[i];
+    if (link->in_flight >= REDIS_COMMANDS_MAX || (unsent > 0 && unsent + size > REDIS_OUTPUT_SIZE_MAX))
+        return REDIS_BUSY;
+    *command = (struct redis_command){
+        .link = link,
+        .done = done,
+        .deadline_ms = rpc_loop_now_ms(link->loop) + (uint64_t)link->timeout_ms,
+    };
+    if (redisAsyncCommandArgv(link->redis, command_on_reply, command, count, words, sizes) != REDIS_OK)
+        return REDIS_OFFLINE; /* the connection is on its way out */
+    link->appended += sdslen(link->redis->c.obuf) - unsent;
+    command->end = link->appended;
+    if (link->newest != NULL)
+        link->newest->next = command;
+    else
+        link->oldest = command;
+    link->newest = command;
+    link->in_flight++;
+    if (!link->timer_runs) {
+        link->timer_runs = true;
+        rpc_loop_timer_start(link->timer, (uint64_t)link->timeout_ms);
+    }
+    return REDIS_ANSWERED;
+}
+
+/* ---- The link ----------------------------------------------------------------------------------------------------- */
+
+static bool uri_copy(struct redis_uri *out, const struct redis_uri *uri)
+{
+    *out = (struct redis_uri){.port = uri->port, .database = uri->database};
+    out->host = strdup(uri->host);
+    if (uri->user != NULL)
+        out->user = strdup(uri->user);
+    if (uri->password != NULL)
+        out->password = strdup(uri->password);
+    return out->host != NULL && (uri->user == NULL) == (out->user == NULL) &&
+           (uri->password == NULL) == (out->password == NULL);
+}
+
+struct redis_link *redis_link_new(const struct redis_link_options *options)
+{
+    struct redis_link *link = calloc(1, sizeof(*link));
+
+    if (link == NULL)
+        goto failed;
+    link->loop = options->loop;
+    link->timeout_ms = options->timeout_ms;
+    link->on_state = options->on_state;
+    link->arg = options->arg;
+    link->delay_ms = REDIS_RECONNECT_MIN_MS;
+    link->since = time(NULL);
+    link->since_ms = rpc_loop_now_ms(link->loop);
+    link->phase = PHASE_WAITING;
+    snprintf(link->name, sizeof(link->name), "%s", options->name);
+    snprintf(link->reason, sizeof(link->reason), "not connected yet");
+    link->replies = reply_memory_new();
+    link->flush = rpc_loop_task_new(link->loop, link_on_turn_end, link);
+    link->timer = rpc_loop_timer_new(link->loop, link_on_timer, link);
+    if (!uri_copy(&link->uri, options->uri) || link->replies == NULL || link->flush == NULL || link->timer == NULL)
+        goto failed;
+    rpc_loop_timer_start(link->timer, 0);
+    return link;
+failed:
+    redis_link_free(link);
+    return NULL;
+}
+
+void redis_link_free(struct redis_link *link)
+{
+    if (link == NULL)
+        return;
+    link->phase = PHASE_CLOSED;
+    if (link->redis != NULL)
+        redisAsyncFree(link->redis);
+    address_lookup_free(link->lookup);
+    rpc_loop_timer_free(link->timer);
+    rpc_loop_task_free(link->flush);
+    reply_memory_free(link->replies);
+    redis_uri_clear(&link->uri);
+    free(link);
+}
+
+bool redis_link_is_up(const struct redis_link *link)
+{
+    return link->phase == PHASE_UP;
+}
+
+time_t redis_link_since(const struct redis_link *link)
+{
+    return link->since;
+}
+
+const char *redis_link_reason(const struct redis_link *link)
+{
+    return link->reason;
+}
+
+size_t redis_link_in_flight(const struct redis_link *link)
+{
+    return link->in_flight;
+}

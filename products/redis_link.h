@@ -1,0 +1,92 @@
+/*
+ * redis_link: one connection to Redis, kept up for as long as the link exists.
+ *
+ * It looks up the host, connects, logs in, selects the database and asks one harmless question; when the server answers
+ * that, the link is up.  When it breaks, it comes back by itself, after a delay that grows from REDIS_RECONNECT_MIN_MS to
+ * REDIS_RECONNECT_MAX_MS and is spread at random.  A server that is away is a state, logged once when it begins, once
+ * when its reason changes, and once when it ends.
+ *
+ * All commands of a turn of the loop leave in one write at its end.  Redis answers in order, so one command that is not
+ * answered within the time limit means that none behind it will be: the connection is given up, with all that is on it.
+ *
+ * It belongs to one loop; use it from that loop alone.  The process must ignore SIGPIPE.
+ */
+#ifndef PRODUCTS_REDIS_LINK_H
+#define PRODUCTS_REDIS_LINK_H
+
+#include <hiredis/hiredis.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "redis_uri.h"
+#include "rpclib/loop.h"
+
+#define REDIS_RECONNECT_MIN_MS   50
+#define REDIS_RECONNECT_MAX_MS   2000
+#define REDIS_CONNECT_TIMEOUT_MS 3000                /* from the TCP connect to the answered question */
+#define REDIS_COMMANDS_MAX       8192                /* in flight */
+#define REDIS_OUTPUT_SIZE_MAX    (64u * 1024 * 1024) /* bytes waiting to be written */
+#define REDIS_REASON_SIZE        160
+
+struct redis_link;
+struct redis_command;
+
+/* How a command ended; what matters is whether the server may have done it. */
+enum redis_result {
+    REDIS_ANSWERED, /* the reply is there, and no error */
+    REDIS_REFUSED,  /* the reply is there: the server's error; it did nothing */
+    REDIS_OFFLINE,  /* not connected, or not all of it had left when the link broke: nothing was done */
+    REDIS_BUSY,     /* REDIS_COMMANDS_MAX or REDIS_OUTPUT_SIZE_MAX is reached: nothing was done */
+    REDIS_LOST,     /* it was sent, and the answer never came: it may have been done */
+};
+
+/* The end of one command.  `reply` is lent until this returns, and NULL unless REDIS_ANSWERED or REDIS_REFUSED. */
+typedef void redis_command_fn(struct redis_command *command, enum redis_result result, const redisReply *reply);
+
+/*
+ * One command in flight.  The memory is the caller's, usually part of a larger struct, and must stay until `done` ran;
+ * what is in it is the link's meanwhile.
+ */
+struct redis_command {
+    struct redis_link *link;
+    struct redis_command *next; /* sent after this one */
+    redis_command_fn *done;
+    uint64_t deadline_ms;
+    uint64_t end; /* of its bytes, counted from the connection's first */
+};
+
+typedef void redis_link_state_fn(bool up, void *arg);
+
+struct redis_link_options {
+    struct rpc_loop *loop;
+    const struct redis_uri *uri; /* copied */
+    const char *name;            /* who this is, as CLIENT LIST shows it; no spaces; copied */
+    int timeout_ms;              /* a command's time limit, 1 or more */
+    redis_link_state_fn
+        *on_state; /* runs when `up` changed, before the commands that were lost by it end; may be NULL */
+    void *arg;
+};
+
+/* Start connecting.  Never blocks.  NULL when out of memory. */
+struct redis_link *redis_link_new(const struct redis_link_options *options);
+
+/* Commands in flight end from inside this call.  Not from inside a callback of the link. */
+void redis_link_free(struct redis_link *link); /* NULL is fine */
+
+bool redis_link_is_up(const struct redis_link *link);
+/* Since when (time of day) the link is as it is. */
+time_t redis_link_since(const struct redis_link *link);
+/* Why it is not up, without secrets; lent. */
+const char *redis_link_reason(const struct redis_link *link);
+size_t redis_link_in_flight(const struct redis_link *link);
+
+/*
+ * Send a command of `count` words, which are copied.  REDIS_ANSWERED: on its way, and command->done, set here, will run
+ * exactly once, from the loop.  REDIS_OFFLINE or REDIS_BUSY: nothing was sent and `done` never runs.
+ */
+enum redis_result redis_link_send(struct redis_link *link, struct redis_command *command, int count,
+                                  const char *words[], const size_t sizes[], redis_command_fn *done);
+
+#endif
