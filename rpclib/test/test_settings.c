@@ -434,6 +434,7 @@ static void test_logging_is_configured(void **state)
 static int folder_make(void **state)
 {
     (void)state;
+    clearenv(); /* the caller's LOG_LEVEL is not ours */
     return mkdtemp(folder) == NULL ? -1 : 0;
 }
 

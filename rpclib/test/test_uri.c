@@ -247,6 +247,16 @@ static void test_random_uris_tell_no_password(void **state)
     assert_true(taken > RANDOM_URIS / 20);
 }
 
+static void test_public_check(void **state)
+{
+    char reason[RPC_URI_REASON_SIZE];
+
+    (void)state;
+    assert_true(rpc_uri_check("amqps://u:p@h/v?heartbeat=5", reason));
+    assert_false(rpc_uri_check("amqp://h:0", reason));
+    assert_string_equal(reason, "the port must be a number from 1 to 65535");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -255,6 +265,7 @@ int main(void)
         cmocka_unit_test(test_options),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_random_uris_tell_no_password),
+        cmocka_unit_test(test_public_check),
     };
 
     return cmocka_run_group_tests_name("uri", tests, NULL, NULL);
