@@ -132,7 +132,7 @@ static bool stack_is_sound(const amqp_field_value_t *value)
 /* Put this call's own id on the stack, behind the last of its parents. */
 static bool context_push_call(struct rpc_context *context, const char *service, const char *method)
 {
-    amqp_table_entry_t *entry = context_entry(context, rpc_bytes_of(STACK_KEY + sizeof(PREFIX) - 1));
+    amqp_table_entry_t *entry = context_entry(context, rpc_bytes_of(&STACK_KEY[sizeof(PREFIX) - 1]));
     int parents = 0, first = 0;
     char id[CALL_ID_SIZE], uuid[37];
     amqp_field_value_t *stack;
