@@ -1,0 +1,379 @@
+#include "flight.h"
+
+#include <kore/kore.h>
+
+#include <kore/http.h>
+
+#include <assert.h>
+#include <rpclib/log.h>
+#include <stdlib.h>
+
+#include "peer.h"
+#include "route.h"
+#include "target.h"
+
+#define TRACEPARENT_SIZE 55  /* bytes of a version 00 header (W3C Trace Context, 3.2) */
+#define TRACESTATE_MAX   512 /* bytes that are passed on */
+
+struct call {
+    struct flight *flight;
+    flight_reply_fn *done;
+    size_t slot;
+    rpc_call_id id; /* 0: not under way */
+};
+
+enum flight_state {
+    FLIGHT_OPEN,
+    FLIGHT_ANSWERED, /* `answer` is complete, and leaves when Kore next handles the request */
+    FLIGHT_GONE,     /* it has left, or nobody is there to take it */
+};
+
+struct flight {
+    struct http_request *http; /* Kore's; it frees the flight with itself */
+    struct peer *peer;         /* NULL when the flight is gone */
+    enum flight_state state;
+    const struct route *route;
+    struct rpc_bytes segment;
+    struct rpc_context *context; /* owned; made with the first call */
+    uint64_t began_ms, deadline_ms;
+    struct call *calls; /* owned unless it is `only_call` */
+    size_t calls_count, calls_used;
+    struct call only_call;
+    void *work; /* owned */
+    void (*free_work)(void *work);
+    struct answer answer; /* owned */
+};
+
+static struct flight_options options;
+static unsigned count;
+
+void flights_start(const struct flight_options *given)
+{
+    options = *given;
+}
+
+unsigned flights_count(void)
+{
+    return count;
+}
+
+void flights_stop(void)
+{
+    options.client = NULL;
+}
+
+/* --- what was asked --- */
+
+static struct rpc_bytes bytes_of(const struct flight *flight, struct guard_span span)
+{
+    return guard_bytes(peer_input(flight->peer), span);
+}
+
+enum guard_method flight_method(const struct flight *flight)
+{
+    return peer_request(flight->peer)->method;
+}
+
+struct rpc_bytes flight_target(const struct flight *flight)
+{
+    return bytes_of(flight, peer_request(flight->peer)->target);
+}
+
+struct rpc_bytes flight_query(const struct flight *flight)
+{
+    return target_of(flight_target(flight)).query;
+}
+
+struct rpc_bytes flight_body(const struct flight *flight)
+{
+    const struct guard_request *request = peer_request(flight->peer);
+
+    return (struct rpc_bytes){peer_input(flight->peer) + request->head_size, request->body_size};
+}
+
+struct rpc_bytes flight_segment(const struct flight *flight)
+{
+    return flight->segment;
+}
+
+struct rpc_bytes flight_key(const struct flight *flight)
+{
+    const struct guard_request *request = peer_request(flight->peer);
+
+    return request->has_key ? bytes_of(flight, request->idempotency_key) : (struct rpc_bytes){NULL, 0};
+}
+
+/* --- calls --- */
+
+static bool is_hex(const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        if ((text[i] < '0' || text[i] > '9') && (text[i] < 'a' || text[i] > 'f'))
+            return false;
+    }
+    return true;
+}
+
+static bool is_zero(const char *text, size_t size)
+{
+    while (size > 0 && text[size - 1] == '0')
+        size--;
+    return size == 0;
+}
+
+/* version "-" trace id "-" parent id "-" flags; a later version may say more behind them. */
+static bool traceparent_is_sound(struct rpc_bytes text)
+{
+    return text.size >= TRACEPARENT_SIZE && is_hex(text.data, 2) && memcmp(text.data, "ff", 2) != 0 &&
+           text.data[2] == '-' && is_hex(text.data + 3, 32) && !is_zero(text.data + 3, 32) && text.data[35] == '-' &&
+           is_hex(text.data + 36, 16) && !is_zero(text.data + 36, 16) && text.data[52] == '-' &&
+           is_hex(text.data + 53, 2) &&
+           (text.size == TRACEPARENT_SIZE ||
+            (memcmp(text.data, "00", 2) != 0 && text.data[55] == '-' && text.size <= TRACESTATE_MAX));
+}
+
+static bool is_printable(struct rpc_bytes text)
+{
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] < ' ' || text.data[i] > '~')
+            return false;
+    }
+    return true;
+}
+
+/* A trace that the client is part of goes on in the services. */
+static bool context_take_trace(struct flight *flight)
+{
+    const struct guard_request *request = peer_request(flight->peer);
+    struct rpc_bytes parent = bytes_of(flight, request->traceparent), state = bytes_of(flight, request->tracestate);
+
+    if (!traceparent_is_sound(parent))
+        return true;
+    if (!rpc_context_set(flight->context, "traceparent", parent))
+        return false;
+    return state.size == 0 || state.size > TRACESTATE_MAX || !is_printable(state) ||
+           rpc_context_set(flight->context, "tracestate", state);
+}
+
+static bool context_make(struct flight *flight)
+{
+    if (flight->context != NULL)
+        return true;
+    flight->context = rpc_context_new("gateway", flight->route->name);
+    return flight->context != NULL && context_take_trace(flight);
+}
+
+bool flight_context_set(struct flight *flight, const char *key, struct rpc_bytes value)
+{
+    return context_make(flight) && rpc_context_set(flight->context, key, value);
+}
+
+static void calls_end(struct flight *flight)
+{
+    for (size_t i = 0; i < flight->calls_used; i++) {
+        if (flight->calls[i].id != 0 && options.client != NULL)
+            rpc_client_cancel(options.client, flight->calls[i].id);
+        flight->calls[i].id = 0;
+    }
+}
+
+static void calls_free(struct flight *flight)
+{
+    if (flight->calls != &flight->only_call)
+        free(flight->calls);
+    flight->calls = NULL;
+    flight->calls_count = flight->calls_used = 0;
+}
+
+bool flight_prepare(struct flight *flight, size_t calls)
+{
+    calls_end(flight);
+    calls_free(flight);
+    flight->calls = calls <= 1 ? &flight->only_call : calloc(calls, sizeof(*flight->calls));
+    if (flight->calls == NULL) {
+        flight_error(flight, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Out of memory."));
+        return false;
+    }
+    flight->calls_count = calls;
+    return true;
+}
+
+static void on_reply(enum rpc_status status, const struct rpc_reply *reply, void *arg)
+{
+    struct call *call = arg;
+
+    call->id = 0;
+    if (call->flight->state == FLIGHT_OPEN)
+        call->done(call->flight, call->slot, status, reply);
+}
+
+enum rpc_status flight_call(struct flight *flight, const struct flight_request *request, flight_reply_fn *done)
+{
+    uint64_t now_ms = kore_time_ms();
+    struct call *call;
+
+    assert(flight->calls_used < flight->calls_count);
+    if (options.client == NULL)
+        return RPC_OFFLINE;
+    if (now_ms >= flight->deadline_ms)
+        return RPC_TIMEOUT;
+    if (!context_make(flight))
+        return RPC_NO_MEMORY;
+    call = &flight->calls[flight->calls_used++];
+    *call = (struct call){.flight = flight, .done = done, .slot = request->slot};
+    return rpc_call(options.client,
+                    &(struct rpc_request){.service = request->service,
+                                          .method = request->method,
+                                          .kwargs = request->kwargs,
+                                          .timeout_ms = (int)(flight->deadline_ms - now_ms),
+                                          .context = flight->context},
+                    on_reply, call, &call->id);
+}
+
+enum rpc_status flight_call_alone(struct flight *flight, const struct flight_request *request, flight_reply_fn *done)
+{
+    /* One call needs no memory, so this cannot fail. */
+    return flight_prepare(flight, 1) ? flight_call(flight, request, done) : RPC_NO_MEMORY;
+}
+
+/* --- the resource's own state --- */
+
+void flight_keep(struct flight *flight, void *work, void (*free_work)(void *work))
+{
+    assert(flight->work == NULL);
+    flight->work = work;
+    flight->free_work = free_work;
+}
+
+void *flight_work(const struct flight *flight)
+{
+    return flight->work;
+}
+
+/* --- answering --- */
+
+struct answer *flight_answer(struct flight *flight)
+{
+    return &flight->answer;
+}
+
+void flight_done(struct flight *flight)
+{
+    assert(flight->state == FLIGHT_OPEN && flight->answer.status != 0);
+    calls_end(flight);
+    if (!peer_has_room(flight->answer.text.size)) {
+        flight->answer.retry_after = true;
+        answer_error(&flight->answer, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Too many large answers are under way."));
+    }
+    flight->state = FLIGHT_ANSWERED;
+    http_request_wakeup(flight->http);
+}
+
+void flight_error(struct flight *flight, int status, const char *code, struct rpc_bytes message)
+{
+    answer_error(&flight->answer, status, code, message);
+    flight_done(flight);
+}
+
+void flight_abandon(struct flight *flight)
+{
+    calls_end(flight);
+    flight->state = FLIGHT_GONE;
+    flight->peer = NULL;
+}
+
+static void flight_log(const struct flight *flight)
+{
+    enum rpc_log_level level = flight->answer.status >= 500 ? RPC_LOG_WARNING : RPC_LOG_DEBUG;
+
+    rpc_log(level, "request", RPC_LOG_BYTES("method", bytes_of(flight, peer_request(flight->peer)->method_name)),
+            RPC_LOG_BYTES("target", flight_target(flight)), RPC_LOG_INT("status", flight->answer.status),
+            RPC_LOG_INT("duration_ms", kore_time_ms() - flight->began_ms));
+}
+
+static void flight_land(struct flight *flight)
+{
+    struct peer *peer = flight->peer;
+
+    flight_log(flight);
+    flight->state = FLIGHT_GONE;
+    flight->peer = NULL;
+    peer_answer(peer, &flight->answer);
+}
+
+/* Kore frees the request, the flight goes with it. */
+static void on_free(struct http_request *http)
+{
+    struct flight *flight = http->hdlr_extra;
+
+    http->hdlr_extra = NULL;
+    calls_end(flight);
+    calls_free(flight);
+    if (flight->free_work != NULL)
+        flight->free_work(flight->work);
+    rpc_context_free(flight->context);
+    answer_clear(&flight->answer);
+    free(flight);
+    count--;
+}
+
+static void flight_start(struct flight *flight)
+{
+    if (count > options.flights_max) {
+        flight->answer.retry_after = true;
+        flight_error(flight, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Too many requests are under way."));
+        return;
+    }
+    flight->route = route_find(flight_method(flight), target_of(flight_target(flight)).path, &flight->segment,
+                               &flight->answer.allow);
+    if (flight->route != NULL)
+        flight->route->handler(flight);
+    else if (flight->answer.allow != NULL)
+        flight_error(flight, 405, "METHOD_NOT_ALLOWED", RPC_BYTES("The method is not allowed for this path."));
+    else
+        flight_error(flight, 404, "NOT_FOUND", RPC_BYTES("There is nothing at this path."));
+}
+
+static struct flight *flight_new(struct http_request *http)
+{
+    struct peer *peer = peer_of(http->owner);
+    struct flight *flight = peer == NULL ? NULL : calloc(1, sizeof(*flight));
+
+    if (flight == NULL)
+        return NULL;
+    flight->http = http;
+    flight->peer = peer;
+    flight->began_ms = kore_time_ms();
+    flight->deadline_ms = flight->began_ms + (uint64_t)options.timeout_ms;
+    http->hdlr_extra = flight;
+    http->onfree = on_free;
+    peer_set_flight(peer, flight);
+    count++;
+    return flight;
+}
+
+/* Kore's handler: runs when the request is there, and again each time it is woken up. */
+__attribute__((visibility("default"))) int gateway_request(struct http_request *http);
+
+int gateway_request(struct http_request *http)
+{
+    struct flight *flight = http->hdlr_extra;
+
+    if (flight == NULL) {
+        flight = flight_new(http);
+        if (flight == NULL)
+            return KORE_RESULT_ERROR; /* out of memory: Kore hangs up */
+        flight_start(flight);
+    }
+    switch (flight->state) {
+    case FLIGHT_OPEN:
+        http_request_sleep(http);
+        return KORE_RESULT_RETRY;
+    case FLIGHT_ANSWERED:
+        flight_land(flight);
+        return KORE_RESULT_OK;
+    case FLIGHT_GONE:
+        return KORE_RESULT_OK;
+    }
+    return KORE_RESULT_ERROR;
+}

@@ -1,0 +1,43 @@
+/*
+ * order_text: an order as a service printed it, with the products put into it.  Pure.
+ *
+ * Neither the order nor the products are built: the order's text is cut open at the end of each line, and the product's
+ * text goes in as it came.
+ */
+#ifndef KORE_GATEWAY_ORDER_TEXT_H
+#define KORE_GATEWAY_ORDER_TEXT_H
+
+#include "distinct.h"
+#include "text.h"
+
+struct order_text_line {
+    size_t end;     /* where in the text its closing brace is */
+    size_t product; /* which of the different products it is about */
+};
+
+struct order_text { /* owns its lines, lends from the order's text */
+    struct rpc_bytes text;
+    size_t lines_count;
+    struct order_text_line *lines;
+    struct distinct products; /* their ids as they stand in the text: JSON strings, quotes included */
+};
+
+enum order_text_status {
+    ORDER_TEXT_OK,
+    ORDER_TEXT_NONSENSE, /* no order */
+    ORDER_TEXT_NO_MEMORY,
+};
+
+/* Take the text of an order apart; it must be sound JSON, and stay where it is.  *out is set on success alone. */
+enum order_text_status order_text_open(struct order_text *out, struct rpc_bytes text);
+
+/*
+ * Append the order with `product` and `image` in each line.  `products[i]` is the JSON of the product with the id
+ * `products.items[i]`; `image_root` stands as in a JSON string.
+ */
+void order_text_print(struct text *out, const struct order_text *order, const struct rpc_bytes products[],
+                      struct rpc_bytes image_root);
+
+void order_text_clear(struct order_text *order);
+
+#endif

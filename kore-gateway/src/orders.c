@@ -1,0 +1,641 @@
+#include "orders.h"
+
+#include <rpclib/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "failure.h"
+#include "flight.h"
+#include "order.h"
+#include "order_text.h"
+#include "page.h"
+#include "target.h"
+#include "walk.h"
+
+#define ORDERS   "orders"
+#define PRODUCTS "products"
+
+#define SHOWN_SIZE_MAX 64u /* bytes of a wrong id that a message repeats */
+
+/* PRODUCT_IMAGE_ROOT as it stands in a JSON string. */
+static struct text image_root;
+
+bool orders_start(const char *root)
+{
+    text_append_json_string(&image_root, rpc_bytes_of(root));
+    return !image_root.failed;
+}
+
+static struct rpc_bytes image_root_part(void)
+{
+    return (struct rpc_bytes){image_root.data + 1, image_root.size - 2}; /* without the quotes */
+}
+
+/* Start one of a flight's calls, or answer for it.  False when the flight was answered. */
+static bool call_or_answer(struct flight *flight, const struct flight_request *request, enum failure_of of,
+                           flight_reply_fn *done)
+{
+    enum rpc_status status = flight_call(flight, request, done);
+
+    if (status != RPC_OK)
+        failure_answer(flight, of, request->service, status, NULL);
+    return status == RPC_OK;
+}
+
+/*
+ * Ask `products.<method>` about each of the products, all at once; `ids` are JSON strings.  The slots are their indices.
+ * False when the flight was answered.
+ */
+static bool ask_products(struct flight *flight, const char *method, const struct rpc_bytes ids[], size_t count,
+                         enum failure_of of, flight_reply_fn *done)
+{
+    struct text kwargs = {0};
+    bool asked = flight_prepare(flight, count);
+
+    for (size_t i = 0; asked && i < count; i++) {
+        kwargs.size = 0;
+        text_append(&kwargs, RPC_BYTES("{\"product_id\": "));
+        text_append(&kwargs, ids[i]);
+        text_append(&kwargs, RPC_BYTES("}"));
+        if (kwargs.failed) {
+            failure_answer(flight, of, PRODUCTS, RPC_NO_MEMORY, NULL);
+            asked = false;
+        } else {
+            asked = call_or_answer(flight,
+                                   &(struct flight_request){
+                                       .service = PRODUCTS, .method = method, .kwargs = text_bytes(&kwargs), .slot = i},
+                                   of, done);
+        }
+    }
+    text_clear(&kwargs);
+    return asked;
+}
+
+/* ---- GET /orders/{id}: get_order -> get each product -> answer ---------------------------------------------------- */
+
+struct body {
+    size_t at, size;
+};
+
+struct reading {
+    struct text text;        /* the order as it came */
+    struct order_text order; /* lends from `text` */
+    size_t waiting;          /* products that have not come yet */
+    struct text bodies;      /* the products as they came, one behind the other */
+    struct body *products;   /* where each of them is */
+};
+
+static void reading_free(void *work)
+{
+    struct reading *reading = work;
+
+    order_text_clear(&reading->order);
+    text_clear(&reading->text);
+    text_clear(&reading->bodies);
+    free(reading->products);
+    free(reading);
+}
+
+static void answer_order_not_found(struct flight *flight)
+{
+    struct rpc_bytes segment = flight_segment(flight);
+    char message[SHOWN_SIZE_MAX + 40];
+
+    if (segment.size > SHOWN_SIZE_MAX)
+        segment.size = SHOWN_SIZE_MAX;
+    snprintf(message, sizeof(message), "Order with id %.*s not found", (int)segment.size, segment.data);
+    flight_error(flight, 404, "ORDER_NOT_FOUND", rpc_bytes_of(message));
+}
+
+static void read_answer(struct flight *flight)
+{
+    struct reading *reading = flight_work(flight);
+    size_t count = reading->order.products.count;
+    struct rpc_bytes *products = calloc(count + 1, sizeof(*products));
+    struct answer *answer = flight_answer(flight);
+
+    if (products == NULL || reading->bodies.failed) {
+        free(products);
+        failure_answer(flight, FAILURE_OF_READ, PRODUCTS, RPC_NO_MEMORY, NULL);
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        products[i] = (struct rpc_bytes){reading->bodies.data + reading->products[i].at, reading->products[i].size};
+    answer_begin(answer);
+    order_text_print(answer_body(answer), &reading->order, products, image_root_part());
+    free(products);
+    answer_end(answer, 200);
+    flight_done(flight);
+}
+
+static void read_on_product(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
+{
+    struct reading *reading = flight_work(flight);
+    struct rpc_bytes product = RPC_BYTES("null"); /* deleted since */
+
+    if (status == RPC_OK) {
+        product = reply->result;
+        if (product.size == 0 || product.data[0] != '{') {
+            failure_answer_nonsense(flight, FAILURE_OF_READ, PRODUCTS);
+            return;
+        }
+    } else if (!failure_is(status, reply, PRODUCTS, "NotFound")) {
+        failure_answer(flight, FAILURE_OF_READ, PRODUCTS, status, reply);
+        return;
+    }
+    reading->products[slot] = (struct body){.at = reading->bodies.size, .size = product.size};
+    text_append(&reading->bodies, product);
+    if (--reading->waiting == 0)
+        read_answer(flight);
+}
+
+static void read_products(struct flight *flight)
+{
+    struct reading *reading = flight_work(flight);
+    size_t count = reading->order.products.count;
+
+    reading->waiting = count;
+    reading->products = calloc(count + 1, sizeof(*reading->products));
+    if (reading->products == NULL)
+        failure_answer(flight, FAILURE_OF_READ, PRODUCTS, RPC_NO_MEMORY, NULL);
+    else if (count == 0)
+        read_answer(flight);
+    else
+        (void)ask_products(flight, "get", reading->order.products.items, count, FAILURE_OF_READ, read_on_product);
+}
+
+static void read_on_order(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
+{
+    struct reading *reading = flight_work(flight);
+
+    (void)slot;
+    if (failure_is(status, reply, ORDERS, "NotFound")) {
+        answer_order_not_found(flight);
+        return;
+    }
+    if (status != RPC_OK) {
+        failure_answer(flight, FAILURE_OF_READ, ORDERS, status, reply);
+        return;
+    }
+    text_append(&reading->text, reply->result);
+    switch (reading->text.failed ? ORDER_TEXT_NO_MEMORY
+                                 : order_text_open(&reading->order, text_bytes(&reading->text))) {
+    case ORDER_TEXT_OK:
+        read_products(flight);
+        break;
+    case ORDER_TEXT_NONSENSE:
+        failure_answer_nonsense(flight, FAILURE_OF_READ, ORDERS);
+        break;
+    case ORDER_TEXT_NO_MEMORY:
+        failure_answer(flight, FAILURE_OF_READ, ORDERS, RPC_NO_MEMORY, NULL);
+        break;
+    }
+}
+
+/* An id that no order can have is one that does not exist. */
+static bool order_id_of(struct rpc_bytes segment, int64_t *id)
+{
+    char decoded[SHOWN_SIZE_MAX];
+    size_t size;
+
+    return segment.size <= sizeof(decoded) && target_decode(segment, decoded, &size) &&
+           target_digits((struct rpc_bytes){decoded, size}, id) && *id >= 1 && *id <= ORDER_ID_MAX;
+}
+
+void orders_get(struct flight *flight)
+{
+    struct reading *reading;
+    char kwargs[64];
+    int64_t id;
+
+    if (!order_id_of(flight_segment(flight), &id)) {
+        answer_order_not_found(flight);
+        return;
+    }
+    reading = calloc(1, sizeof(*reading));
+    if (reading == NULL) {
+        failure_answer(flight, FAILURE_OF_READ, ORDERS, RPC_NO_MEMORY, NULL);
+        return;
+    }
+    flight_keep(flight, reading, reading_free);
+    snprintf(kwargs, sizeof(kwargs), "{\"order_id\": %lld}", (long long)id);
+    if (flight_prepare(flight, 1))
+        (void)call_or_answer(
+            flight, &(struct flight_request){.service = ORDERS, .method = "get_order", .kwargs = rpc_bytes_of(kwargs)},
+            FAILURE_OF_READ, read_on_order);
+}
+
+/* ---- POST /orders: does each product exist? -> create_order -> answer --------------------------------------------- */
+
+enum existence { EXISTENCE_UNKNOWN, EXISTENCE_NO, EXISTENCE_YES };
+
+struct creating {
+    struct order order;       /* owned */
+    struct distinct products; /* ids as they are, lent from `order` */
+    enum existence *exist;    /* of each product */
+    size_t known;             /* so many of the first ones exist */
+    bool has_key;
+};
+
+static void creating_free(void *work)
+{
+    struct creating *creating = work;
+
+    order_clear(&creating->order);
+    distinct_clear(&creating->products);
+    free(creating->exist);
+    free(creating);
+}
+
+static void answer_product_not_found(struct flight *flight)
+{
+    const struct creating *creating = flight_work(flight);
+    struct text message = {0};
+
+    text_append(&message, RPC_BYTES("Product Id "));
+    text_append(&message, creating->products.items[creating->known]);
+    flight_error(flight, 404, "PRODUCT_NOT_FOUND", text_bytes(&message));
+    text_clear(&message);
+}
+
+/* {"order_details": [{"product_id": ..., "price": "1.00", "quantity": 1}, ...]} */
+static void order_print_kwargs(struct text *kwargs, const struct order *order)
+{
+    text_append(kwargs, RPC_BYTES("{\"order_details\": ["));
+    for (size_t i = 0; i < order->lines_count; i++) {
+        const struct order_line *line = &order->lines[i];
+
+        text_append(kwargs, i == 0 ? RPC_BYTES("{\"product_id\": ") : RPC_BYTES(", {\"product_id\": "));
+        text_append_json_string(kwargs, line->product_id);
+        text_append(kwargs, RPC_BYTES(", \"price\": "));
+        text_append_json_string(kwargs, line->price);
+        text_append(kwargs, RPC_BYTES(", \"quantity\": "));
+        text_append_integer(kwargs, line->quantity);
+        text_append(kwargs, RPC_BYTES("}"));
+    }
+    text_append(kwargs, RPC_BYTES("]}"));
+}
+
+/* Call a method of orders that takes the order's lines. */
+static void call_with_lines(struct flight *flight, const char *method, enum failure_of of, flight_reply_fn *done)
+{
+    const struct creating *creating = flight_work(flight);
+    struct text kwargs = {0};
+
+    order_print_kwargs(&kwargs, &creating->order);
+    if (kwargs.failed)
+        failure_answer(flight, of, ORDERS, RPC_NO_MEMORY, NULL);
+    else if (flight_prepare(flight, 1))
+        (void)call_or_answer(
+            flight, &(struct flight_request){.service = ORDERS, .method = method, .kwargs = text_bytes(&kwargs)}, of,
+            done);
+    text_clear(&kwargs);
+}
+
+static void answer_created(struct flight *flight, int64_t id)
+{
+    struct answer *answer = flight_answer(flight);
+
+    answer_begin(answer);
+    text_append(answer_body(answer), RPC_BYTES("{\"id\": "));
+    text_append_integer(answer_body(answer), id);
+    text_append(answer_body(answer), RPC_BYTES("}"));
+    answer_end(answer, 200);
+    flight_done(flight);
+}
+
+/* What orders says of the key.  False when it said something else. */
+static bool answered_for_key(struct flight *flight, enum rpc_status status, const struct rpc_reply *reply)
+{
+    if (failure_is(status, reply, ORDERS, "IdempotencyKeyReused")) {
+        flight_error(flight, 422, "IDEMPOTENCY_KEY_REUSED",
+                     RPC_BYTES("The Idempotency-Key belongs to another request."));
+        return true;
+    }
+    if (failure_is(status, reply, ORDERS, "IdempotencyKeyInUse")) {
+        flight_answer(flight)->retry_after = true;
+        flight_error(flight, 409, "IDEMPOTENCY_KEY_IN_USE",
+                     RPC_BYTES("A request with this Idempotency-Key is still under way."));
+        return true;
+    }
+    return false;
+}
+
+static void create_on_created(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
+{
+    int64_t id;
+
+    (void)slot;
+    if (answered_for_key(flight, status, reply))
+        return;
+    if (status != RPC_OK)
+        failure_answer(flight, FAILURE_OF_CHANGE, ORDERS, status, reply);
+    else if (walk_integer(walk_member(reply->result, "id"), &id))
+        answer_created(flight, id);
+    else
+        failure_answer_nonsense(flight, FAILURE_OF_CHANGE, ORDERS);
+}
+
+static void recall_on_order(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
+{
+    int64_t id;
+
+    (void)slot;
+    if (answered_for_key(flight, status, reply))
+        return;
+    if (status == RPC_OK && walk_integer(walk_member(reply->result, "id"), &id))
+        answer_created(flight, id);
+    else if (status == RPC_OK || failure_is_nameko(status, reply, "MethodNotFound")) /* Python's knows no keys */
+        answer_product_not_found(flight);
+    else
+        failure_answer(flight, FAILURE_OF_PREPARE, ORDERS, status, reply);
+}
+
+/*
+ * A product does not exist, so no order is made.  But the same request may have made one when the product was still
+ * there, and then its answer is due again.
+ */
+static void create_without_product(struct flight *flight)
+{
+    const struct creating *creating = flight_work(flight);
+
+    if (creating->has_key)
+        call_with_lines(flight, "recall_order", FAILURE_OF_PREPARE, recall_on_order);
+    else
+        answer_product_not_found(flight);
+}
+
+static void create_on_existence(struct flight *flight, size_t slot, enum rpc_status status,
+                                const struct rpc_reply *reply)
+{
+    struct creating *creating = flight_work(flight);
+
+    if (status != RPC_OK) {
+        failure_answer(flight, FAILURE_OF_PREPARE, PRODUCTS, status, reply);
+        return;
+    }
+    if (rpc_bytes_equal(reply->result, "true")) {
+        creating->exist[slot] = EXISTENCE_YES;
+    } else if (rpc_bytes_equal(reply->result, "false")) {
+        creating->exist[slot] = EXISTENCE_NO;
+    } else {
+        failure_answer_nonsense(flight, FAILURE_OF_PREPARE, PRODUCTS);
+        return;
+    }
+    /* Of several that do not exist the first one is named, so wait for those before it. */
+    while (creating->known < creating->products.count && creating->exist[creating->known] == EXISTENCE_YES)
+        creating->known++;
+    if (creating->known == creating->products.count)
+        call_with_lines(flight, "create_order", FAILURE_OF_CHANGE, create_on_created);
+    else if (creating->exist[creating->known] == EXISTENCE_NO)
+        create_without_product(flight);
+}
+
+/* The different products, as ids and as JSON strings for the calls. */
+static void create_ask_products(struct flight *flight)
+{
+    struct creating *creating = flight_work(flight);
+    size_t lines_count = creating->order.lines_count, count;
+    struct rpc_bytes *quoted = NULL;
+    struct text text = {0};
+    size_t *ends = NULL;
+
+    if (!distinct_init(&creating->products, lines_count))
+        goto no_memory;
+    for (size_t i = 0; i < lines_count; i++)
+        (void)distinct_add(&creating->products, creating->order.lines[i].product_id);
+    count = creating->products.count;
+    creating->exist = calloc(count, sizeof(*creating->exist));
+    quoted = calloc(count, sizeof(*quoted));
+    ends = calloc(count, sizeof(*ends));
+    if (creating->exist == NULL || quoted == NULL || ends == NULL)
+        goto no_memory;
+    for (size_t i = 0; i < count; i++) {
+        text_append_json_string(&text, creating->products.items[i]);
+        ends[i] = text.size;
+    }
+    if (text.failed)
+        goto no_memory;
+    for (size_t i = 0; i < count; i++) {
+        size_t from = i == 0 ? 0 : ends[i - 1];
+
+        quoted[i] = (struct rpc_bytes){text.data + from, ends[i] - from};
+    }
+    (void)ask_products(flight, "exists", quoted, count, FAILURE_OF_PREPARE, create_on_existence);
+    goto done;
+no_memory:
+    failure_answer(flight, FAILURE_OF_PREPARE, PRODUCTS, RPC_NO_MEMORY, NULL);
+done:
+    free(quoted);
+    free(ends);
+    text_clear(&text);
+}
+
+/* Any key of printable ASCII is a key.  False when the flight was answered. */
+static bool create_take_key(struct flight *flight, struct creating *creating)
+{
+    struct rpc_bytes key = flight_key(flight);
+    bool sound = key.size >= 1 && key.size <= ORDERS_KEY_MAX;
+
+    if (key.data == NULL)
+        return true;
+    for (size_t i = 0; sound && i < key.size; i++)
+        sound = key.data[i] >= ' ' && key.data[i] <= '~';
+    if (!sound) {
+        flight_error(flight, 400, "VALIDATION_ERROR",
+                     RPC_BYTES("Idempotency-Key: Must be 1 to 255 characters of printable ASCII."));
+        return false;
+    }
+    creating->has_key = true;
+    if (flight_context_set(flight, "idempotency_key", key))
+        return true;
+    failure_answer(flight, FAILURE_OF_PREPARE, ORDERS, RPC_NO_MEMORY, NULL);
+    return false;
+}
+
+/* The lines of the order that the client asks for.  False when the flight was answered. */
+static bool create_take_order(struct flight *flight, struct creating *creating)
+{
+    json_t *json = failure_or_json(flight), *errors = NULL;
+    enum order_status status = ORDER_INVALID;
+
+    if (json == NULL)
+        return false;
+    if (json_is_object(json))
+        status = order_read_new(&creating->order, json_object_get(json, "order_details"), &errors);
+    else
+        errors = order_error("_schema", "Invalid input type.");
+    json_decref(json);
+    switch (status) {
+    case ORDER_OK:
+        return true;
+    case ORDER_INVALID:
+        failure_answer_invalid(flight, errors);
+        break;
+    case ORDER_NO_MEMORY:
+        failure_answer(flight, FAILURE_OF_PREPARE, ORDERS, RPC_NO_MEMORY, NULL);
+        break;
+    }
+    return false;
+}
+
+void orders_create(struct flight *flight)
+{
+    struct creating *creating = calloc(1, sizeof(*creating));
+
+    if (creating == NULL) {
+        failure_answer(flight, FAILURE_OF_PREPARE, ORDERS, RPC_NO_MEMORY, NULL);
+        return;
+    }
+    flight_keep(flight, creating, creating_free);
+    if (create_take_order(flight, creating) && create_take_key(flight, creating))
+        create_ask_products(flight);
+}
+
+/* ---- GET /orders: list_orders -> answer, or -> does another one follow? -> answer --------------------------------- */
+
+struct listing {
+    bool paged;           /* the client asked for a page */
+    bool whole;           /* the service knows no pages: it was asked for all orders */
+    int64_t after, limit; /* the page; 0 and ORDERS_LIST_MAX where the client did not say */
+    int64_t asked;        /* how many orders the service may answer with */
+    int64_t last_id;
+};
+
+/* The answer's body is there. */
+static void list_answer(struct flight *flight, bool more)
+{
+    const struct listing *listing = flight_work(flight);
+    struct answer *answer = flight_answer(flight);
+
+    if (more)
+        snprintf(answer->link, sizeof(answer->link), "</orders?after=%lld&limit=%lld>; rel=\"next\"",
+                 (long long)listing->last_id, (long long)listing->limit);
+    answer_end(answer, 200);
+    flight_done(flight);
+}
+
+static void list_call(struct flight *flight, const char *kwargs, flight_reply_fn *done)
+{
+    if (flight_prepare(flight, 1))
+        (void)call_or_answer(
+            flight,
+            &(struct flight_request){.service = ORDERS, .method = "list_orders", .kwargs = rpc_bytes_of(kwargs)},
+            FAILURE_OF_READ, done);
+}
+
+static void list_on_rest(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
+{
+    struct rpc_bytes order;
+    struct walk walk;
+
+    (void)slot;
+    if (failure_is_nameko(status, reply, "IncorrectSignature")) /* it had answered with all it has */
+        list_answer(flight, false);
+    else if (status != RPC_OK)
+        failure_answer(flight, FAILURE_OF_READ, ORDERS, status, reply);
+    else if (!walk_array(&walk, reply->result))
+        failure_answer_nonsense(flight, FAILURE_OF_READ, ORDERS);
+    else
+        list_answer(flight, walk_next(&walk, NULL, &order));
+}
+
+/* As many orders as one answer may have: only a question tells whether there are more. */
+static void list_ask_for_rest(struct flight *flight)
+{
+    const struct listing *listing = flight_work(flight);
+    char kwargs[80];
+
+    snprintf(kwargs, sizeof(kwargs), "{\"after\": %lld, \"limit\": 1}", (long long)listing->last_id);
+    list_call(flight, kwargs, list_on_rest);
+}
+
+static void list_take(struct flight *flight, struct rpc_bytes list)
+{
+    struct listing *listing = flight_work(flight);
+    struct answer *answer = flight_answer(flight);
+    struct page_cut cut = {.count = 0};
+
+    answer_begin(answer);
+    switch (page_append(answer_body(answer), list, listing->after, (size_t)listing->limit, &cut)) {
+    case PAGE_OK:
+        listing->last_id = cut.last_id;
+        if (!cut.more && !listing->whole && (int64_t)cut.count == listing->asked)
+            list_ask_for_rest(flight);
+        else
+            list_answer(flight, cut.more);
+        break;
+    case PAGE_NONSENSE:
+        failure_answer_nonsense(flight, FAILURE_OF_READ, ORDERS);
+        break;
+    case PAGE_NO_MEMORY:
+        failure_answer(flight, FAILURE_OF_READ, ORDERS, RPC_NO_MEMORY, NULL);
+        break;
+    }
+}
+
+static void list_on_orders(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
+{
+    struct listing *listing = flight_work(flight);
+
+    (void)slot;
+    if (listing->paged && !listing->whole && failure_is_nameko(status, reply, "IncorrectSignature")) {
+        listing->whole = true;
+        list_call(flight, "{}", list_on_orders);
+    } else if (status != RPC_OK) {
+        failure_answer(flight, FAILURE_OF_READ, ORDERS, status, reply);
+    } else {
+        list_take(flight, reply->result);
+    }
+}
+
+/* False when the flight was answered. */
+static bool list_take_query(struct flight *flight, struct listing *listing)
+{
+    struct rpc_bytes query = flight_query(flight);
+    enum target_parameter after = target_integer(query, "after", &listing->after);
+    enum target_parameter limit = target_integer(query, "limit", &listing->limit);
+
+    if (after == TARGET_INVALID || limit == TARGET_INVALID) {
+        flight_error(flight, 400, "VALIDATION_ERROR",
+                     after == TARGET_INVALID ? RPC_BYTES("after: Not a valid integer.")
+                                             : RPC_BYTES("limit: Not a valid integer."));
+        return false;
+    }
+    if (listing->limit < 1 || listing->limit > ORDERS_LIST_MAX) {
+        flight_error(flight, 400, "VALIDATION_ERROR",
+                     RPC_BYTES("limit: Must be greater than or equal to 1 and less than or equal to 10000."));
+        return false;
+    }
+    if (listing->after > ORDER_ID_MAX)
+        listing->after = ORDER_ID_MAX; /* behind the last id there can be */
+    listing->paged = after == TARGET_INTEGER || limit == TARGET_INTEGER;
+    return true;
+}
+
+_Static_assert(ORDERS_LIST_MAX == 10000, "the message says so");
+
+/* One order more than the page has tells whether another page follows. */
+static void list_ask(struct flight *flight, struct listing *listing)
+{
+    char kwargs[80];
+
+    listing->asked = listing->limit < ORDERS_LIST_MAX ? listing->limit + 1 : ORDERS_LIST_MAX;
+    snprintf(kwargs, sizeof(kwargs), "{\"after\": %lld, \"limit\": %lld}", (long long)listing->after,
+             (long long)listing->asked);
+    list_call(flight, listing->paged ? kwargs : "{}", list_on_orders);
+}
+
+void orders_list(struct flight *flight)
+{
+    struct listing *listing = calloc(1, sizeof(*listing));
+
+    if (listing == NULL) {
+        failure_answer(flight, FAILURE_OF_READ, ORDERS, RPC_NO_MEMORY, NULL);
+        return;
+    }
+    listing->limit = ORDERS_LIST_MAX;
+    flight_keep(flight, listing, free);
+    if (list_take_query(flight, listing))
+        list_ask(flight, listing);
+}

@@ -1,0 +1,234 @@
+#include "products.h"
+
+#include <rpclib/json.h>
+#include <stdlib.h>
+
+#include "failure.h"
+#include "flight.h"
+#include "product.h"
+#include "target.h"
+
+#define SERVICE "products"
+
+/* --- the id in the path --- */
+
+enum id_status {
+    ID_OK,
+    ID_IMPOSSIBLE, /* no product can have it */
+    ID_MALFORMED,
+};
+
+/* `out` has room for the longest target. */
+static enum id_status id_read(const struct flight *flight, char out[GUARD_TARGET_SIZE_MAX], struct rpc_bytes *id)
+{
+    size_t size;
+
+    if (!target_decode(flight_segment(flight), out, &size))
+        return ID_MALFORMED;
+    *id = (struct rpc_bytes){out, size};
+    if (product_id_is_valid(*id))
+        return ID_OK;
+    return json_text_is_sound(*id) ? ID_IMPOSSIBLE : ID_MALFORMED;
+}
+
+static void answer_malformed(struct flight *flight)
+{
+    flight_error(flight, 400, "BAD_REQUEST", RPC_BYTES("The id must be UTF-8 without NUL, percent-encoded."));
+}
+
+/* {"product_id": ...} */
+static void id_print(struct text *kwargs, struct rpc_bytes id)
+{
+    text_append(kwargs, RPC_BYTES("{\"product_id\": "));
+    text_append_json_string(kwargs, id);
+    text_append(kwargs, RPC_BYTES("}"));
+}
+
+/* Call `method` with the product's id alone. */
+static void call_with_id(struct flight *flight, const char *method, struct rpc_bytes id, enum failure_of of,
+                         flight_reply_fn *done)
+{
+    struct text kwargs = {0};
+    enum rpc_status status = RPC_NO_MEMORY;
+
+    id_print(&kwargs, id);
+    if (!kwargs.failed)
+        status = flight_call_alone(
+            flight, &(struct flight_request){.service = SERVICE, .method = method, .kwargs = text_bytes(&kwargs)},
+            done);
+    text_clear(&kwargs);
+    if (status != RPC_OK)
+        failure_answer(flight, of, SERVICE, status, NULL);
+}
+
+/* --- GET --- */
+
+static void answer_not_found(struct flight *flight)
+{
+    char memory[GUARD_TARGET_SIZE_MAX];
+    struct text message = {0};
+    struct rpc_bytes id = {NULL, 0};
+
+    (void)id_read(flight, memory, &id);
+    text_append(&message, RPC_BYTES("Product ID "));
+    text_append(&message, id);
+    text_append(&message, RPC_BYTES(" does not exist"));
+    flight_error(flight, 404, "PRODUCT_NOT_FOUND", text_bytes(&message));
+    text_clear(&message);
+}
+
+static void get_on_product(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
+{
+    struct answer *answer = flight_answer(flight);
+
+    (void)slot;
+    if (failure_is(status, reply, SERVICE, "NotFound")) {
+        answer_not_found(flight);
+    } else if (status != RPC_OK) {
+        failure_answer(flight, FAILURE_OF_READ, SERVICE, status, reply);
+    } else if (reply->result.size == 0 || reply->result.data[0] != '{') {
+        failure_answer_nonsense(flight, FAILURE_OF_READ, SERVICE);
+    } else {
+        answer_begin(answer);
+        text_append(answer_body(answer), reply->result);
+        answer_end(answer, 200);
+        flight_done(flight);
+    }
+}
+
+void products_get(struct flight *flight)
+{
+    char memory[GUARD_TARGET_SIZE_MAX];
+    struct rpc_bytes id;
+
+    switch (id_read(flight, memory, &id)) {
+    case ID_OK:
+        call_with_id(flight, "get", id, FAILURE_OF_READ, get_on_product);
+        break;
+    case ID_IMPOSSIBLE:
+        answer_not_found(flight);
+        break;
+    case ID_MALFORMED:
+        answer_malformed(flight);
+        break;
+    }
+}
+
+/* --- DELETE --- */
+
+static void answer_deleted(struct flight *flight)
+{
+    answer_begin(flight_answer(flight));
+    answer_end(flight_answer(flight), 204);
+    flight_done(flight);
+}
+
+static void delete_on_deleted(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
+{
+    (void)slot;
+    /* A service that calls this an error means the same: it is not there. */
+    if (status == RPC_OK || failure_is(status, reply, SERVICE, "NotFound"))
+        answer_deleted(flight);
+    else
+        failure_answer(flight, FAILURE_OF_CHANGE, SERVICE, status, reply);
+}
+
+void products_delete(struct flight *flight)
+{
+    char memory[GUARD_TARGET_SIZE_MAX];
+    struct rpc_bytes id;
+
+    switch (id_read(flight, memory, &id)) {
+    case ID_OK:
+        call_with_id(flight, "delete", id, FAILURE_OF_CHANGE, delete_on_deleted);
+        break;
+    case ID_IMPOSSIBLE:
+        answer_deleted(flight);
+        break;
+    case ID_MALFORMED:
+        answer_malformed(flight);
+        break;
+    }
+}
+
+/* --- POST --- */
+
+static void free_json(void *json)
+{
+    json_decref(json);
+}
+
+static void create_on_created(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
+{
+    const json_t *id = json_object_get(flight_work(flight), product_field_names[PRODUCT_ID]);
+    struct answer *answer = flight_answer(flight);
+
+    (void)slot;
+    if (status != RPC_OK) {
+        failure_answer(flight, FAILURE_OF_CHANGE, SERVICE, status, reply);
+        return;
+    }
+    answer_begin(answer);
+    text_append(answer_body(answer), RPC_BYTES("{\"id\": "));
+    text_append_json_string(answer_body(answer), (struct rpc_bytes){json_string_value(id), json_string_length(id)});
+    text_append(answer_body(answer), RPC_BYTES("}"));
+    answer_end(answer, 200);
+    flight_done(flight);
+}
+
+static void print_text_field(struct text *out, enum product_field field, struct rpc_bytes value)
+{
+    text_append(out, field == PRODUCT_ID ? RPC_BYTES("") : RPC_BYTES(", "));
+    text_append_json_string(out, rpc_bytes_of(product_field_names[field]));
+    text_append(out, RPC_BYTES(": "));
+    text_append_json_string(out, value);
+}
+
+static void print_integer_field(struct text *out, enum product_field field, int64_t value)
+{
+    text_append(out, RPC_BYTES(", "));
+    text_append_json_string(out, rpc_bytes_of(product_field_names[field]));
+    text_append(out, RPC_BYTES(": "));
+    text_append_integer(out, value);
+}
+
+/* Only what a product has: nothing else of the client's reaches the service, be it C or Python. */
+static void product_print_kwargs(struct text *kwargs, const struct product *product)
+{
+    text_append(kwargs, RPC_BYTES("{\"product\": {"));
+    print_text_field(kwargs, PRODUCT_ID, product->id);
+    print_text_field(kwargs, PRODUCT_TITLE, product->title);
+    print_integer_field(kwargs, PRODUCT_PASSENGER_CAPACITY, product->passenger_capacity);
+    print_integer_field(kwargs, PRODUCT_MAXIMUM_SPEED, product->maximum_speed);
+    print_integer_field(kwargs, PRODUCT_IN_STOCK, product->in_stock);
+    text_append(kwargs, RPC_BYTES("}}"));
+}
+
+static void create_call(struct flight *flight, const struct product *product)
+{
+    struct text kwargs = {0};
+    enum rpc_status status = RPC_NO_MEMORY;
+
+    product_print_kwargs(&kwargs, product);
+    if (!kwargs.failed)
+        status = flight_call_alone(
+            flight, &(struct flight_request){.service = SERVICE, .method = "create", .kwargs = text_bytes(&kwargs)},
+            create_on_created);
+    text_clear(&kwargs);
+    if (status != RPC_OK)
+        failure_answer(flight, FAILURE_OF_CHANGE, SERVICE, status, NULL);
+}
+
+void products_create(struct flight *flight)
+{
+    json_t *json = failure_or_json(flight), *messages = NULL;
+    struct product product;
+
+    if (json == NULL)
+        return;
+    flight_keep(flight, json, free_json);
+    if (product_from_json(&product, json, &messages))
+        create_call(flight, &product);
+    else
+        failure_answer_invalid(flight, messages);
+}

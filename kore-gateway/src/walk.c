@@ -1,0 +1,138 @@
+#include "walk.h"
+
+static const char *skip_space(const char *at, const char *end)
+{
+    while (at < end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t'))
+        at++;
+    return at;
+}
+
+/* Behind the string whose first quote is at `at`. */
+static const char *skip_string(const char *at, const char *end)
+{
+    for (at++; at < end && *at != '"'; at++) {
+        if (*at == '\\' && at + 1 < end)
+            at++;
+    }
+    return at < end ? at + 1 : end;
+}
+
+static const char *skip_container(const char *at, const char *end)
+{
+    unsigned depth = 0;
+
+    while (at < end) {
+        switch (*at) {
+        case '"':
+            at = skip_string(at, end);
+            continue;
+        case '[':
+        case '{':
+            depth++;
+            break;
+        case ']':
+        case '}':
+            if (--depth == 0)
+                return at + 1;
+            break;
+        default:
+            break;
+        }
+        at++;
+    }
+    return end;
+}
+
+static const char *skip_value(const char *at, const char *end)
+{
+    if (at == end)
+        return end;
+    if (*at == '"')
+        return skip_string(at, end);
+    if (*at == '[' || *at == '{')
+        return skip_container(at, end);
+    while (at < end && *at != ',' && *at != ']' && *at != '}' && *at != ' ' && *at != '\n' && *at != '\r' &&
+           *at != '\t')
+        at++;
+    return at;
+}
+
+static bool walk_begin(struct walk *walk, struct rpc_bytes text, char open)
+{
+    const char *end = text.data + text.size;
+    const char *at = text.size == 0 ? end : skip_space(text.data, end);
+
+    if (at == end || *at != open)
+        return false;
+    *walk = (struct walk){.at = skip_space(at + 1, end), .end = end, .object = open == '{'};
+    return true;
+}
+
+bool walk_array(struct walk *walk, struct rpc_bytes text)
+{
+    return walk_begin(walk, text, '[');
+}
+
+bool walk_object(struct walk *walk, struct rpc_bytes text)
+{
+    return walk_begin(walk, text, '{');
+}
+
+bool walk_next(struct walk *walk, struct rpc_bytes *key, struct rpc_bytes *value)
+{
+    const char *from = walk->at;
+
+    if (from == walk->end || *from == ']' || *from == '}')
+        return false;
+    if (walk->object) {
+        const char *stop = skip_string(from, walk->end);
+
+        if (key != NULL && stop - from >= 2)
+            *key = (struct rpc_bytes){from + 1, (size_t)(stop - from) - 2};
+        from = skip_space(stop, walk->end);
+        if (from == walk->end)
+            return false;
+        from = skip_space(from + 1, walk->end); /* the colon */
+    }
+    walk->at = skip_value(from, walk->end);
+    *value = (struct rpc_bytes){from, (size_t)(walk->at - from)};
+    if (value->size == 0)
+        return false; /* not sound, but no reason to run off */
+    walk->at = skip_space(walk->at, walk->end);
+    if (walk->at < walk->end && *walk->at == ',')
+        walk->at = skip_space(walk->at + 1, walk->end);
+    return true;
+}
+
+struct rpc_bytes walk_member(struct rpc_bytes text, const char *name)
+{
+    struct rpc_bytes found = {NULL, 0}, key = {NULL, 0}, value;
+    struct walk walk;
+
+    if (!walk_object(&walk, text))
+        return found;
+    while (walk_next(&walk, &key, &value)) {
+        if (rpc_bytes_equal(key, name))
+            found = value;
+    }
+    return found;
+}
+
+bool walk_integer(struct rpc_bytes value, int64_t *integer)
+{
+    bool negative = value.size > 0 && value.data[0] == '-';
+    size_t at = negative ? 1 : 0;
+    int64_t result = 0;
+
+    if (at == value.size)
+        return false;
+    for (; at < value.size; at++) {
+        int digit = value.data[at] - '0';
+
+        if (digit < 0 || digit > 9 || result > (INT64_MAX - digit) / 10)
+            return false;
+        result = result * 10 + digit;
+    }
+    *integer = negative ? -result : result;
+    return true;
+}
