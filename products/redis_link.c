@@ -6,13 +6,16 @@
 
 #include <assert.h>
 #include <hiredis/async.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "address.h"
 #include "reply_memory.h"
 #include "rpclib/log.h"
+#include "rpclib/resolve.h"
 
 #define READS_PER_WAKEUP_MAX 16 /* of 16 KiB each; then the loop's other business has its turn */
 #define NAME_SIZE_MAX        64
@@ -52,9 +55,9 @@ struct redis_link {
     bool writing;
     struct reply_memory *replies;
 
-    struct address_lookup *lookup; /* in PHASE_LOOKING_UP */
-    struct address_list addresses;
-    size_t address_next; /* the one to try next */
+    struct rpc_resolve *lookup; /* in PHASE_LOOKING_UP */
+    struct rpc_resolve_answer addresses;
+    unsigned address_next; /* the one to try next */
     int delay_ms;
 
     struct redis_command *oldest, *newest; /* in flight, in the order in which Redis answers */
@@ -333,8 +336,16 @@ static void link_drop(struct redis_link *link, const char *reason)
 
 static void link_connect(struct redis_link *link)
 {
-    redisAsyncContext *redis = redisAsyncConnect(link->addresses.address[link->address_next++], link->uri.port);
+    const struct rpc_resolve_address *address = &link->addresses.addresses[link->address_next++];
+    char host[INET6_ADDRSTRLEN + IF_NAMESIZE + 1];
+    redisAsyncContext *redis;
 
+    if (getnameinfo((const struct sockaddr *)&address->address, address->size, host, sizeof(host), NULL, 0,
+                    NI_NUMERICHOST) != 0) {
+        link_lost(link, "an address that cannot be written as text");
+        return;
+    }
+    redis = redisAsyncConnect(host, link->uri.port); /* numeric: hiredis' own getaddrinfo() asks nobody */
     if (redis == NULL || redis->err != 0) {
         link_lost(link, redis == NULL ? "out of memory" : redis->errstr);
         goto failed;
@@ -365,29 +376,25 @@ failed:
         redisAsyncFree(redis);
 }
 
-static void link_on_addresses(const struct address_list *list, const char *fault, void *arg)
+static void link_on_addresses(const struct rpc_resolve_answer *answer, void *arg)
 {
     struct redis_link *link = arg;
-    struct address_lookup *lookup = link->lookup;
 
     link->lookup = NULL;
+    link->addresses = *answer;
     link->address_next = 0;
-    if (fault == NULL) {
-        link->addresses = *list;
-        address_lookup_free(lookup);
+    if (answer->count > 0)
         link_connect(link);
-    } else {
-        address_lookup_free(lookup);
-        link_lost(link, fault);
-    }
+    else
+        link_lost(link, answer->error);
 }
 
 static void link_look_up(struct redis_link *link)
 {
     link_enter(link, PHASE_LOOKING_UP);
-    link->lookup = address_lookup_new(link->loop, link->uri.host, link_on_addresses, link);
+    link->lookup = rpc_resolve_start(link->loop, link->uri.host, link->uri.port, link_on_addresses, link);
     if (link->lookup == NULL)
-        link_lost(link, "no memory or no thread to look up the host");
+        link_lost(link, "no memory, thread or descriptor to look up the host");
 }
 
 /*
@@ -551,7 +558,7 @@ void redis_link_free(struct redis_link *link)
     link->phase = PHASE_CLOSED;
     if (link->redis != NULL)
         redisAsyncFree(link->redis);
-    address_lookup_free(link->lookup);
+    rpc_resolve_cancel(link->lookup);
     rpc_loop_timer_free(link->timer);
     rpc_loop_task_free(link->flush);
     reply_memory_free(link->replies);

@@ -1,0 +1,600 @@
+#include "service.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "order_event.h"
+#include "product.h"
+#include "rpclib/log.h"
+#include "rpclib/service.h"
+#include "store.h"
+
+#define LIST_SIZE_MAX      (RPC_MESSAGE_SIZE_MAX - 1024u) /* the envelope needs a little */
+#define LIST_TIME_MAX_MS   30000u                         /* when the caller does not say how long it waits */
+#define EVENT_RETRY_MIN_MS 100u
+#define EVENT_RETRY_MAX_MS 5000u
+#define REFUSAL_LOG_MS     1000u /* at most one line in that time: a full Redis refuses thousands of commands a second */
+#define VALUE_SIZE         256   /* an error's text */
+#define TIME_SIZE          32
+
+struct products_service {
+    struct rpc_loop *loop;
+    struct rpc_service *rpc;     /* owned */
+    struct product_store *store; /* owned */
+    rpc_loop_fn *on_ready;
+    void *arg;
+    bool is_stopping;
+    struct call *calls_free;      /* owned; as many as were ever under way at once */
+    struct json_text text;        /* the answer that is being printed */
+    struct order_work *waiting;   /* owned; events that could not be applied yet */
+    struct rpc_loop_timer *retry; /* for them */
+    uint64_t retry_ms;
+    uint64_t refusal_logged_ms;
+};
+
+/* One request under way. */
+struct call {
+    struct product_request store; /* first */
+    struct products_service *service;
+    struct rpc_incoming *request; /* owned until answered */
+    json_t *product_id;           /* owned; what get was asked for */
+    struct call *next_free;
+};
+
+/* One event under way. */
+struct order_work {
+    struct product_application application; /* first */
+    struct products_service *service;
+    struct rpc_event *event;  /* owned until finished */
+    struct order_event order; /* owned */
+    bool is_delay_logged;
+    struct order_work *next_waiting;
+};
+
+/* ---- Answers ------------------------------------------------------------------------------------------------------ */
+
+static struct rpc_bytes json_bytes(const json_t *text)
+{
+    return (struct rpc_bytes){json_string_value(text), json_string_length(text)};
+}
+
+static void log_refusal(struct products_service *service, const struct rpc_incoming *request)
+{
+    uint64_t now_ms = rpc_loop_now_ms(service->loop);
+
+    if (service->refusal_logged_ms != 0 && now_ms - service->refusal_logged_ms < REFUSAL_LOG_MS)
+        return;
+    service->refusal_logged_ms = now_ms;
+    rpc_log(RPC_LOG_WARNING, "redis refuses a command",
+            RPC_LOG_TEXT("correlation_id", rpc_incoming_correlation_id(request)),
+            RPC_LOG_TEXT("reason", product_store_reason(service->store)));
+}
+
+static void fail_unavailable(struct products_service *service, struct rpc_incoming *request)
+{
+    char value[VALUE_SIZE], since[TIME_SIZE] = "";
+    time_t at = product_store_since(service->store);
+    struct tm utc;
+
+    if (product_store_is_up(service->store)) {
+        log_refusal(service, request);
+        rpc_incoming_fail(request, "ServiceUnavailable", "Redis refuses commands for now");
+        return;
+    }
+    if (gmtime_r(&at, &utc) != NULL)
+        strftime(since, sizeof(since), "%Y-%m-%dT%H:%M:%SZ", &utc);
+    snprintf(value, sizeof(value), "Redis is away since %s", since);
+    rpc_incoming_fail(request, "ServiceUnavailable", value);
+}
+
+/* An id longer than a product's may be is shown cut, at a character's start. */
+static void fail_not_found(struct rpc_incoming *request, struct rpc_bytes id)
+{
+    char value[PRODUCT_ID_SIZE_MAX + 64];
+    size_t size = id.size <= PRODUCT_ID_SIZE_MAX ? id.size : PRODUCT_ID_SIZE_MAX;
+
+    while (size < id.size && size > 0 && ((unsigned char)id.data[size] & 0xC0) == 0x80)
+        size--;
+    snprintf(value, sizeof(value), "Product ID %.*s%s does not exist", (int)size, id.data, size < id.size ? "..." : "");
+    rpc_incoming_fail(request, "NotFound", value);
+}
+
+/* Every way in which a request may end without a result. */
+static void fail(struct products_service *service, struct rpc_incoming *request, enum product_store_status status,
+                 struct rpc_bytes id)
+{
+    char value[VALUE_SIZE];
+
+    switch (status) {
+    case PRODUCT_STORE_NOT_FOUND:
+        fail_not_found(request, id);
+        return;
+    case PRODUCT_STORE_UNAVAILABLE:
+        fail_unavailable(service, request);
+        return;
+    case PRODUCT_STORE_BUSY:
+        snprintf(value, sizeof(value), "at most %d commands and %d lists at once", REDIS_COMMANDS_MAX,
+                 PRODUCT_LISTS_MAX);
+        rpc_incoming_fail(request, "ServiceBusy", value);
+        return;
+    case PRODUCT_STORE_UNKNOWN:
+        rpc_incoming_fail(request, "OutcomeUnknown", "Redis was lost while it may have done it");
+        return;
+    case PRODUCT_STORE_TOO_MANY:
+        snprintf(value, sizeof(value), "more than %d products", PRODUCT_LIST_MAX);
+        rpc_incoming_fail(request, "ListTooLong", value);
+        return;
+    case PRODUCT_STORE_TOO_LARGE:
+        snprintf(value, sizeof(value), "more than %u bytes of products", LIST_SIZE_MAX);
+        rpc_incoming_fail(request, "ListTooLong", value);
+        return;
+    case PRODUCT_STORE_LATE:
+        rpc_incoming_fail(request, "ServiceUnavailable", "the list was not complete in time");
+        return;
+    case PRODUCT_STORE_DAMAGED:
+        rpc_incoming_fail_unexpected(request, "what Redis has under the product's key is no product");
+        return;
+    case PRODUCT_STORE_FAILED:
+        rpc_incoming_fail_unexpected(request, product_store_reason(service->store));
+        return;
+    case PRODUCT_STORE_NO_MEMORY:
+        rpc_incoming_fail_unexpected(request, "out of memory");
+        return;
+    case PRODUCT_STORE_OK:
+        break;
+    }
+    rpc_incoming_fail_unexpected(request, "a success that has no result");
+}
+
+/* ---- Requests under way ------------------------------------------------------------------------------------------- */
+
+/* NULL, and the request answered, when out of memory. */
+static struct call *call_new(struct products_service *service, struct rpc_incoming *request, json_t *product_id)
+{
+    struct call *call = service->calls_free;
+
+    if (call != NULL)
+        service->calls_free = call->next_free;
+    else
+        call = malloc(sizeof(*call));
+    if (call == NULL) {
+        rpc_incoming_fail_unexpected(request, "out of memory");
+        return NULL;
+    }
+    call->service = service;
+    call->request = request;
+    call->product_id = json_incref(product_id);
+    return call;
+}
+
+/* The only way out: the request was answered. */
+static void call_end(struct call *call)
+{
+    json_decref(call->product_id);
+    call->next_free = call->service->calls_free;
+    call->service->calls_free = call;
+}
+
+static void call_fail(struct call *call, enum product_store_status status)
+{
+    fail(call->service, call->request, status, json_bytes(call->product_id));
+    call_end(call);
+}
+
+static void call_answer(struct call *call, struct rpc_bytes result)
+{
+    rpc_incoming_answer(call->request, result);
+    call_end(call);
+}
+
+/*
+ * An id is a string.  The original puts whatever it gets into the key, so that it finds "5" for 5, and "None" for null;
+ * a caller that does so by mistake is told what is wrong, as by every other field.  Any string may be asked for: one that
+ * no product can have finds none.
+ */
+static bool check_product_id(struct rpc_incoming *request, const json_t *product_id)
+{
+    json_t *messages;
+
+    if (json_is_string(product_id))
+        return true;
+    messages =
+        json_pack("{s:[s]}", "product_id", json_is_null(product_id) ? "Field may not be null." : "Not a valid string.");
+    if (messages != NULL)
+        rpc_incoming_fail_validation(request, messages);
+    else
+        rpc_incoming_fail_unexpected(request, "out of memory");
+    json_decref(messages);
+    return false;
+}
+
+typedef enum product_store_status operation_fn(struct product_store *store, struct product_request *request,
+                                               struct rpc_bytes id, product_request_fn *done);
+
+/* get, exists, delete: one command about one id. */
+static void call_by_id(struct products_service *service, struct rpc_incoming *request, json_t *product_id,
+                       operation_fn *operation, product_request_fn *done)
+{
+    enum product_store_status status;
+    struct call *call;
+
+    if (!check_product_id(request, product_id))
+        return;
+    call = call_new(service, request, product_id);
+    if (call == NULL)
+        return;
+    status = operation(service->store, &call->store, json_bytes(product_id), done);
+    if (status != PRODUCT_STORE_OK)
+        call_fail(call, status);
+}
+
+/* ---- The methods -------------------------------------------------------------------------------------------------- */
+
+static void get_on_product(struct product_request *request, enum product_store_status status,
+                           const struct rpc_bytes fields[PRODUCT_FIELDS])
+{
+    struct call *call = (struct call *)request;
+    struct json_text *text = &call->service->text;
+
+    if (status != PRODUCT_STORE_OK) {
+        call_fail(call, status);
+        return;
+    }
+    json_text_reset(text);
+    switch (product_print(text, fields)) {
+    case PRODUCT_PRINT_OK:
+        call_answer(call, json_text_bytes(text));
+        break;
+    case PRODUCT_PRINT_DAMAGED:
+        call_fail(call, PRODUCT_STORE_DAMAGED);
+        break;
+    case PRODUCT_PRINT_NO_MEMORY:
+        call_fail(call, PRODUCT_STORE_NO_MEMORY);
+        break;
+    }
+}
+
+static void get(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    call_by_id(arg, request, arguments[0], product_store_get, get_on_product);
+}
+
+static void exists_on_answer(struct product_request *request, enum product_store_status status,
+                             const struct rpc_bytes fields[PRODUCT_FIELDS])
+{
+    struct call *call = (struct call *)request;
+
+    (void)fields;
+    if (status == PRODUCT_STORE_OK)
+        call_answer(call, RPC_BYTES("true"));
+    else if (status == PRODUCT_STORE_NOT_FOUND)
+        call_answer(call, RPC_BYTES("false"));
+    else
+        call_fail(call, status);
+}
+
+static void exists(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    call_by_id(arg, request, arguments[0], product_store_exists, exists_on_answer);
+}
+
+static void change_on_done(struct product_request *request, enum product_store_status status,
+                           const struct rpc_bytes fields[PRODUCT_FIELDS])
+{
+    struct call *call = (struct call *)request;
+
+    (void)fields;
+    if (status == PRODUCT_STORE_OK)
+        call_answer(call, RPC_BYTES("null"));
+    else
+        call_fail(call, status);
+}
+
+static void delete_product(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    call_by_id(arg, request, arguments[0], product_store_delete, change_on_done);
+}
+
+static void create(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    struct products_service *service = arg;
+    enum product_store_status status;
+    struct product product;
+    struct call *call;
+    json_t *messages;
+
+    if (!product_from_json(&product, arguments[0], &messages)) {
+        if (messages != NULL)
+            rpc_incoming_fail_validation(request, messages);
+        else
+            rpc_incoming_fail_unexpected(request, "out of memory");
+        json_decref(messages);
+        return;
+    }
+    call = call_new(service, request, json_object_get(arguments[0], "id"));
+    if (call == NULL)
+        return;
+    status = product_store_create(service->store, &call->store, &product, change_on_done);
+    if (status != PRODUCT_STORE_OK)
+        call_fail(call, status);
+}
+
+static void list_on_products(enum product_store_status status, struct rpc_bytes products, size_t damaged, void *arg)
+{
+    struct call *call = arg;
+
+    if (damaged > 0)
+        rpc_log(RPC_LOG_WARNING, "a list leaves out what is no product", RPC_LOG_INT("damaged", damaged));
+    if (status == PRODUCT_STORE_OK)
+        call_answer(call, products);
+    else
+        call_fail(call, status);
+}
+
+static void list(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    struct products_service *service = arg;
+    uint64_t limit_ms = rpc_loop_now_ms(service->loop) + LIST_TIME_MAX_MS;
+    uint64_t deadline_ms = rpc_incoming_deadline_ms(request);
+    struct product_list_limits limits = {
+        .size_max = LIST_SIZE_MAX,
+        .deadline_ms = deadline_ms < limit_ms ? deadline_ms : limit_ms,
+    };
+    struct call *call = call_new(service, request, NULL);
+    enum product_store_status status;
+
+    (void)arguments;
+    if (call == NULL)
+        return;
+    status = product_store_list(service->store, &limits, list_on_products, call);
+    if (status != PRODUCT_STORE_OK)
+        call_fail(call, status);
+}
+
+/*
+ * ---- The orders' events ----
+ *
+ * An event is finished when it is applied, or rejected when it is none.  Whatever Redis may say or not say in between,
+ * it is kept and tried again: when Redis is back, or after a while.  The broker delivers no more than the prefetch.
+ */
+
+/* The only way out. */
+static void work_free(struct order_work *work)
+{
+    order_event_clear(&work->order);
+    free(work);
+}
+
+static void work_hand_back(struct order_work *work)
+{
+    rpc_event_fail(work->event, "the service stops before it could be applied");
+    work_free(work);
+}
+
+static void work_wait(struct order_work *work, enum product_store_status status)
+{
+    struct products_service *service = work->service;
+
+    if (service->is_stopping) {
+        work_hand_back(work);
+        return;
+    }
+    if (!work->is_delay_logged && product_store_is_up(service->store)) /* else the store has said it */
+        rpc_log(RPC_LOG_WARNING, "an order is applied later", RPC_LOG_INT("order_id", work->order.order_id),
+                RPC_LOG_INT("status", status), RPC_LOG_TEXT("reason", product_store_reason(service->store)));
+    work->is_delay_logged = true;
+    work->next_waiting = service->waiting;
+    if (service->waiting == NULL)
+        rpc_loop_timer_start(service->retry, service->retry_ms);
+    service->waiting = work;
+}
+
+static void work_log(const struct order_work *work)
+{
+    const struct product_application *application = &work->application;
+
+    if (application->refused > 0 || application->missing > 0)
+        rpc_log(application->refused > 0 ? RPC_LOG_WARNING : RPC_LOG_INFO, "an order changes not all of its products",
+                RPC_LOG_INT("order_id", work->order.order_id), RPC_LOG_INT("applied", application->applied),
+                RPC_LOG_INT("seen", application->seen), RPC_LOG_INT("missing", application->missing),
+                RPC_LOG_INT("refused", application->refused));
+    else
+        rpc_log(RPC_LOG_DEBUG, "order applied", RPC_LOG_INT("order_id", work->order.order_id),
+                RPC_LOG_INT("applied", application->applied), RPC_LOG_INT("seen", application->seen));
+}
+
+static void work_on_applied(struct product_application *application, enum product_store_status status)
+{
+    struct order_work *work = (struct order_work *)application;
+
+    if (status != PRODUCT_STORE_OK) {
+        work_wait(work, status);
+        return;
+    }
+    work->service->retry_ms = EVENT_RETRY_MIN_MS;
+    work_log(work);
+    rpc_event_done(work->event);
+    work_free(work);
+}
+
+static void work_apply(struct order_work *work)
+{
+    enum product_store_status status =
+        product_store_apply(work->service->store, &work->application, &work->order, work_on_applied);
+
+    if (status != PRODUCT_STORE_OK)
+        work_wait(work, status);
+}
+
+static void waiting_apply(void *arg)
+{
+    struct products_service *service = arg;
+    struct order_work *work = service->waiting;
+
+    service->waiting = NULL;
+    service->retry_ms = service->retry_ms * 2 < EVENT_RETRY_MAX_MS ? service->retry_ms * 2 : EVENT_RETRY_MAX_MS;
+    while (work != NULL) {
+        struct order_work *next = work->next_waiting;
+
+        work_apply(work);
+        work = next;
+    }
+}
+
+static void handle_order_created(struct rpc_event *event, json_t *data, void *arg)
+{
+    struct products_service *service = arg;
+    struct order_event order;
+    struct order_work *work;
+    const char *fault;
+
+    if (!order_event_read(&order, data, &fault)) {
+        if (fault != NULL)
+            rpc_event_reject(event, fault);
+        else
+            rpc_event_fail(event, "out of memory");
+        return;
+    }
+    work = order.count > 0 ? calloc(1, sizeof(*work)) : NULL;
+    if (work == NULL) {
+        if (order.count > 0)
+            rpc_event_fail(event, "out of memory");
+        else
+            rpc_event_done(event); /* an order of nothing */
+        order_event_clear(&order);
+        return;
+    }
+    work->service = service;
+    work->event = event;
+    work->order = order;
+    work_apply(work);
+}
+
+/* ---- The service -------------------------------------------------------------------------------------------------- */
+
+static const char *const no_parameters[] = {NULL};
+static const char *const product_id_parameter[] = {"product_id", NULL};
+static const char *const product_parameter[] = {"product", NULL};
+
+static const struct rpc_method methods[] = {
+    {.name = "get", .parameters = product_id_parameter, .parameters_required = 1, .handler = get},
+    {.name = "exists", .parameters = product_id_parameter, .parameters_required = 1, .handler = exists},
+    {.name = "list", .parameters = no_parameters, .parameters_required = 0, .handler = list},
+    {.name = "create", .parameters = product_parameter, .parameters_required = 1, .handler = create},
+    {.name = "delete", .parameters = product_id_parameter, .parameters_required = 1, .handler = delete_product},
+};
+
+/* requeue_on_error: an event that could not be applied goes back to the broker, never away. */
+static const struct rpc_event_handler event_handlers[] = {
+    {
+        .source = "orders",
+        .event_type = "order_created",
+        .name = "handle_order_created",
+        .kind = RPC_EVENT_SERVICE_POOL,
+        .requeue_on_error = true,
+        .handler = handle_order_created,
+    },
+};
+
+static void service_tell_ready(struct products_service *service)
+{
+    if (service->on_ready != NULL && products_service_ready(service))
+        service->on_ready(service->arg);
+}
+
+static void service_on_rpc_ready(void *arg)
+{
+    service_tell_ready(arg);
+}
+
+static void service_on_store_state(bool up, void *arg)
+{
+    struct products_service *service = arg;
+
+    if (!up)
+        return;
+    service->retry_ms = EVENT_RETRY_MIN_MS;
+    if (service->waiting != NULL)
+        rpc_loop_timer_start(service->retry, 0);
+    service_tell_ready(service);
+}
+
+struct products_service *products_service_new(const struct products_service_options *options)
+{
+    struct products_service *service = calloc(1, sizeof(*service));
+
+    if (service == NULL)
+        return NULL;
+    service->loop = options->loop;
+    service->on_ready = options->on_ready;
+    service->arg = options->arg;
+    service->retry_ms = EVENT_RETRY_MIN_MS;
+    service->retry = rpc_loop_timer_new(options->loop, waiting_apply, service);
+    service->store = product_store_new(&(struct product_store_options){
+        .loop = options->loop,
+        .uri = options->redis,
+        .timeout_ms = options->store_timeout_ms,
+        .applied_ttl_s = options->applied_ttl_s,
+        .on_state = service_on_store_state,
+        .arg = service,
+    });
+    service->rpc = rpc_service_new(options->connection, &(struct rpc_service_options){
+                                                            .name = "products",
+                                                            .methods = methods,
+                                                            .methods_count = sizeof(methods) / sizeof(methods[0]),
+                                                            .event_handlers = event_handlers,
+                                                            .event_handlers_count = 1,
+                                                            .prefetch = options->prefetch,
+                                                            .on_ready = service_on_rpc_ready,
+                                                            .arg = service,
+                                                        });
+    if (service->retry == NULL || service->store == NULL || service->rpc == NULL) {
+        products_service_free(service);
+        return NULL;
+    }
+    return service;
+}
+
+bool products_service_ready(const struct products_service *service)
+{
+    return !service->is_stopping && rpc_service_ready(service->rpc) && product_store_is_up(service->store);
+}
+
+static void waiting_hand_back(struct products_service *service)
+{
+    rpc_loop_timer_stop(service->retry);
+    while (service->waiting != NULL) {
+        struct order_work *work = service->waiting;
+
+        service->waiting = work->next_waiting;
+        work_hand_back(work);
+    }
+}
+
+void products_service_stop(struct products_service *service, int timeout_ms, rpc_loop_fn *done, void *arg)
+{
+    service->is_stopping = true;
+    rpc_service_stop(service->rpc, timeout_ms, done, arg); /* first: what is handed back is not for us again */
+    waiting_hand_back(service);
+}
+
+void products_service_free(struct products_service *service)
+{
+    if (service == NULL)
+        return;
+    service->is_stopping = true;
+    rpc_service_free(service->rpc); /* first: from here on, answers do nothing */
+    product_store_free(service->store);
+    if (service->retry != NULL)
+        waiting_hand_back(service);
+    rpc_loop_timer_free(service->retry);
+    while (service->calls_free != NULL) {
+        struct call *call = service->calls_free;
+
+        service->calls_free = call->next_free;
+        free(call);
+    }
+    json_text_clear(&service->text);
+    free(service);
+}
