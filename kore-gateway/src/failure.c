@@ -74,12 +74,13 @@ static void answer_unexpected(struct flight *flight, const char *service)
 static void failure_log(const struct flight *flight, const char *service, enum rpc_status status,
                         const struct rpc_reply *reply)
 {
-    static const struct rpc_bytes none = {NULL, 0};
+    const struct rpc_bytes none = {NULL, 0};
+    bool remote = status == RPC_REMOTE_ERROR;
 
     rpc_log(RPC_LOG_WARNING, "call failed", RPC_LOG_TEXT("service", service),
             RPC_LOG_TEXT("outcome", rpc_status_name(status)),
-            RPC_LOG_BYTES("exc_path", status == RPC_REMOTE_ERROR ? reply->error.exc_path : none),
-            RPC_LOG_BYTES("reason", status == RPC_REMOTE_ERROR ? reply->error.value : none),
+            RPC_LOG_BYTES(remote ? "exc_path" : NULL, remote ? reply->error.exc_path : none),
+            RPC_LOG_BYTES(remote ? "reason" : NULL, remote ? reply->error.value : none),
             RPC_LOG_BYTES("target", flight_target(flight)));
 }
 

@@ -48,14 +48,19 @@ static struct {
 /* The sanitizers' reports and checks make any; the first rule lets them all through. */
 KORE_SECCOMP_FILTER("gateway", KORE_BPF_RET(SECCOMP_RET_ALLOW))
 #else
-KORE_SECCOMP_FILTER("gateway", KORE_SYSCALL_ALLOW(shutdown), /* the end of a connection, and of listening */
-                    KORE_SYSCALL_ALLOW(newfstatat), KORE_SYSCALL_ALLOW(sysinfo), /* OpenSSL's certificates; malloc */
-                    /* a name is looked up by a thread: starting it, ... */
-                    KORE_SYSCALL_DENY(clone3, ENOSYS), KORE_SYSCALL_ALLOW(rseq), KORE_SYSCALL_ALLOW(pipe2),
-                    KORE_SYSCALL_ALLOW(prlimit64), KORE_SYSCALL_ALLOW(sched_getaffinity),
-                    /* ... and what getaddrinfo() does in it */
-                    KORE_SYSCALL_ALLOW_ARG(socket, 0, AF_NETLINK), KORE_SYSCALL_ALLOW(bind),
-                    KORE_SYSCALL_ALLOW(sendmmsg), KORE_SYSCALL_ALLOW(recvmsg), KORE_SYSCALL_ALLOW(uname))
+/* clang-format off */
+KORE_SECCOMP_FILTER("gateway",
+    KORE_SYSCALL_ALLOW(shutdown), /* the end of a connection, and of listening */
+    KORE_SYSCALL_ALLOW(mremap),   /* realloc() of what is large */
+    KORE_SYSCALL_ALLOW(sysinfo),  /* qsort() of what is large */
+    KORE_SYSCALL_ALLOW(newfstatat), /* files: OpenSSL's certificates, /etc/hosts */
+    /* a name is looked up by a thread: starting one, ... */
+    KORE_SYSCALL_DENY(clone3, ENOSYS), KORE_SYSCALL_ALLOW(rseq), KORE_SYSCALL_ALLOW(pipe2),
+    KORE_SYSCALL_ALLOW(prlimit64), KORE_SYSCALL_ALLOW(sched_getaffinity),
+    /* ... and what getaddrinfo() does in it */
+    KORE_SYSCALL_ALLOW_ARG(socket, 0, AF_NETLINK), KORE_SYSCALL_ALLOW(bind), KORE_SYSCALL_ALLOW(sendmmsg),
+    KORE_SYSCALL_ALLOW(recvmsg), KORE_SYSCALL_ALLOW(uname))
+/* clang-format on */
 #endif
 
 /* --- the parent --- */

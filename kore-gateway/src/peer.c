@@ -44,6 +44,7 @@ struct peer {
     size_t size, capacity;
     size_t discarded;
     bool continued; /* "100 Continue" was sent */
+    bool drained;   /* nothing was left to read when the request was complete */
     bool last;      /* no request follows the one being answered */
 };
 
@@ -90,6 +91,9 @@ const char *peer_input(const struct peer *peer)
 void peer_set_flight(struct peer *peer, struct flight *flight)
 {
     peer->flight = flight;
+    /* From here on the flag tells whether more came meanwhile: that saves asking the socket after the answer. */
+    if (peer->drained)
+        peer->connection->evt.flags &= ~KORE_EVENT_READ;
 }
 
 /* --- Kore's turn --- */
@@ -265,8 +269,8 @@ static void peer_next(struct peer *peer)
 
     input_consume(peer);
     peer_enter(peer, PEER_IDLE);
-    /* What is here already, and what came meanwhile, raises no event any more. */
-    c->evt.flags |= KORE_EVENT_READ;
+    if (peer->size > 0) /* what is here already raises no event any more */
+        c->evt.flags |= KORE_EVENT_READ;
     if (!net_recv_flush(c))
         kore_connection_disconnect(c);
 }
@@ -338,9 +342,9 @@ static int peer_read(struct connection *c, size_t *bytes)
 {
     static const struct guard_refusal too_many = {503, "SERVICE_UNAVAILABLE", "Too many requests are being read."};
     struct peer *peer = c->hdlr_extra;
-    bool drained = false;
 
     *bytes = 0;
+    peer->drained = false;
     if (peer->state == PEER_CLOSING)
         return peer_discard(peer);
     for (;;) {
@@ -355,7 +359,7 @@ static int peer_read(struct connection *c, size_t *bytes)
         case PROGRESS_MORE:
             break;
         }
-        if (drained || c->state == CONN_STATE_DISCONNECTING) {
+        if (peer->drained || c->state == CONN_STATE_DISCONNECTING) {
             c->evt.flags &= ~KORE_EVENT_READ;
             return KORE_RESULT_OK;
         }
@@ -369,7 +373,7 @@ static int peer_read(struct connection *c, size_t *bytes)
         if (got == 0 || (got == -1 && errno != EAGAIN))
             return KORE_RESULT_ERROR;
         /* The socket is edge-triggered: less than asked for means that more will raise a new event. */
-        drained = got == -1 || (size_t)got < peer->capacity - peer->size;
+        peer->drained = got == -1 || (size_t)got < peer->capacity - peer->size;
         peer->size += got == -1 ? 0 : (size_t)got;
     }
 }
