@@ -130,8 +130,9 @@ class MixedShop:
         for one in self.programs:
             if one.process is None or one in self.killed:
                 continue
-            try:
-                one.stop()
+            try:  # one SIGTERM is enough: a Python on its way out would take a second one for an order to drop dead
+                code = one.wait_exit()
+                assert code == 0, f"{one.label} left with {code}, not 0:\n{one.tail()}"
             except AssertionError as error:
                 failures.append(str(error))
         failures += [f"{one.label}: {line}" for one in self.programs for line in one.sanitizer_reports()]

@@ -31,7 +31,7 @@ def registered():
     registry.update(mine)
     yield
     for path in mine:
-        registry.pop(path)
+        registry.pop(path, None)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_answers_travel_alike(c_peer, python_peer):
     """The response's properties: what Nameko's own client reads of them."""
     answers = []
     for peer in (c_peer, python_peer):
-        correlation_id = peer.send("products.exists", {"args": ["x"], "kwargs": {}})
+        correlation_id = peer.send("products.exists", {"args": [unique()], "kwargs": {}})
         answer = peer.reply(correlation_id)
         assert answer.properties.correlation_id == correlation_id
         assert not answer.headers
