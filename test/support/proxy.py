@@ -96,17 +96,14 @@ class Proxy:
 
     def _reset(self, sock):
         other = self._pairs.pop(sock, None)
+        if other is None:
+            return  # its other side has taken it along
+        del self._pairs[other]
         for one in (sock, other):
-            if one is None:
-                continue
-            self._pairs.pop(one, None)
             self._clients.discard(one)
             if one in self._selector.get_map():
                 self._selector.unregister(one)
-            try:
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            except OSError:
-                pass
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             one.close()
 
     def _accept(self):
