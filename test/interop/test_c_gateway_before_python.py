@@ -167,6 +167,16 @@ def test_an_exception_it_does_not_know(shop, product):
     assert shop.http.get_order(order_id)["id"] == order_id
 
 
+def test_an_idempotency_key_that_python_does_not_know(shop, product):
+    """Whatever ours asks of orders for it, a Python service has never heard of: the answers are as without a key."""
+    headers = {"Idempotency-Key": unique("key")}
+    missing = unique("missing")
+    response = shop.http.post("/orders", {"order_details": [a_line(missing)]}, headers=headers)
+    assert check_error(response, 404, "PRODUCT_NOT_FOUND") == f"Product Id {missing}"
+    order_id = shop.http.make_order([a_line(product["id"])], headers={"Idempotency-Key": unique("key")})
+    assert shop.http.get_order(order_id)["id"] == order_id
+
+
 def timed(call):
     began = time.monotonic()
     response = call()
