@@ -363,6 +363,9 @@ enum mq_state mq_feed(struct mq *mq, struct rpc_bytes bytes, uint64_t now_ms)
             on_frame(mq, &frame);
             if (frame.channel == 0)
                 amqp_maybe_release_buffers_on_channel(mq->codec, 0);
+        } else if (amqp_release_buffers_ok(mq->codec)) {
+            /* A whole frame came and the codec passed over it; AMQP calls that fatal, and its memory would stay. */
+            mq_break(mq, "the broker sent a frame of a type that AMQP does not know");
         }
     }
     return mq->state;
