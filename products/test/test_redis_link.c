@@ -1,0 +1,550 @@
+/* The link against a server that misbehaves as a real one cannot be made to on demand. */
+#include <arpa/inet.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "redis_link.h"
+#include "turns.h"
+
+#define TIMEOUT_MS       5000
+#define TIMEOUT_SHORT_MS 200
+#define LARGE            (32 * 1024 * 1024) /* more than the sockets' buffers hold */
+#define PENDING          (-1)
+
+/* ---- The fake ------------------------------------------------------------------------------------------------------ */
+
+/* A server for one client at a time, which answers each command with what `answer` says. */
+struct fake {
+    int listener, client; /* -1: none */
+    int port;
+    struct rpc_loop_watch *accepts, *reads;
+    redisReader *reader;
+    int connections, commands; /* commands: of this connection */
+    /* NULL: nothing, now or ever; "": hang up. */
+    const char *(*answer)(struct fake *fake, const char *command);
+    int countdown; /* for `answer` */
+};
+
+static struct turns *turns;
+
+static void fake_hang_up(struct fake *fake)
+{
+    if (fake->client < 0)
+        return;
+    rpc_loop_watch_free(fake->reads);
+    fake->reads = NULL;
+    redisReaderFree(fake->reader);
+    close(fake->client);
+    fake->client = -1;
+}
+
+static void fake_say(struct fake *fake, const char *text)
+{
+    assert_int_equal(send(fake->client, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+static void fake_on_data(int fd, unsigned events, void *arg)
+{
+    struct fake *fake = arg;
+    char bytes[65536];
+    ssize_t size = read(fd, bytes, sizeof(bytes));
+    redisReply *command = NULL;
+
+    (void)events;
+    if (size <= 0) {
+        fake_hang_up(fake);
+        return;
+    }
+    redisReaderFeed(fake->reader, bytes, (size_t)size);
+    while (fake->client >= 0 && redisReaderGetReply(fake->reader, (void **)&command) == REDIS_OK && command != NULL) {
+        const char *answer = fake->answer(fake, command->element[0]->str);
+
+        fake->commands++;
+        freeReplyObject(command);
+        if (answer != NULL && answer[0] == '\0')
+            fake_hang_up(fake);
+        else if (answer != NULL)
+            fake_say(fake, answer);
+    }
+}
+
+static void fake_on_client(int fd, unsigned events, void *arg)
+{
+    struct fake *fake = arg;
+
+    (void)events;
+    fake_hang_up(fake);
+    fake->client = accept(fd, NULL, NULL);
+    assert_true(fake->client >= 0);
+    fake->connections++;
+    fake->commands = 0;
+    fake->reader = redisReaderCreate();
+    fake->reads = rpc_loop_watch_new(turns_loop(turns), fake->client, RPC_LOOP_READ, fake_on_data, fake);
+}
+
+static void fake_begin(struct fake *fake, const char *(*answer)(struct fake *fake, const char *command))
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(address);
+
+    *fake = (struct fake){.client = -1, .answer = answer};
+    fake->listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(fake->listener, (struct sockaddr *)&address, size), 0);
+    assert_int_equal(getsockname(fake->listener, (struct sockaddr *)&address, &size), 0);
+    assert_int_equal(listen(fake->listener, 16), 0);
+    fake->port = ntohs(address.sin_port);
+    fake->accepts = rpc_loop_watch_new(turns_loop(turns), fake->listener, RPC_LOOP_READ, fake_on_client, fake);
+}
+
+static void fake_end(struct fake *fake)
+{
+    fake_hang_up(fake);
+    rpc_loop_watch_free(fake->accepts);
+    close(fake->listener);
+}
+
+/* ---- The link under test ------------------------------------------------------------------------------------------- */
+
+static struct redis_link *link_new(const struct fake *fake, int timeout_ms)
+{
+    char host[] = "127.0.0.1", password[] = "sesame";
+    struct redis_uri uri = {.host = host, .port = (uint16_t)fake->port, .password = password, .database = 3};
+
+    return redis_link_new(
+        &(struct redis_link_options){.loop = turns_loop(turns), .uri = &uri, .name = "test", .timeout_ms = timeout_ms});
+}
+
+static bool is_up(void *arg)
+{
+    return redis_link_is_up(arg);
+}
+
+static bool is_down(void *arg)
+{
+    return !is_up(arg);
+}
+
+static const char *expected_reason;
+
+static bool reason_is_expected(void *arg)
+{
+    return strstr(redis_link_reason(arg), expected_reason) != NULL;
+}
+
+static void wait_reason(struct redis_link *link, const char *reason)
+{
+    expected_reason = reason;
+    if (!turns_until(turns, reason_is_expected, link))
+        fail_msg("\"%s\", not \"%s\"", redis_link_reason(link), reason);
+    assert_false(redis_link_is_up(link));
+}
+
+struct sent {
+    struct redis_command command; /* first */
+    int result;
+    char text[64];
+};
+
+static void sent_on_done(struct redis_command *command, enum redis_result result, const redisReply *reply)
+{
+    struct sent *sent = (struct sent *)command;
+
+    assert_int_equal(sent->result, PENDING);
+    sent->result = (int)result;
+    assert_int_equal(reply != NULL, result == REDIS_ANSWERED || result == REDIS_REFUSED);
+    if (reply != NULL && reply->str != NULL)
+        snprintf(sent->text, sizeof(sent->text), "%s", reply->str);
+}
+
+static bool sent_is_done(void *arg)
+{
+    return ((struct sent *)arg)->result != PENDING;
+}
+
+static enum redis_result send_words(struct redis_link *link, struct sent *sent, const char *command, const char *word,
+                                    size_t size)
+{
+    const char *words[] = {command, word};
+    const size_t sizes[] = {strlen(command), size};
+
+    *sent = (struct sent){.result = PENDING};
+    return redis_link_send(link, &sent->command, 2, words, sizes, sent_on_done);
+}
+
+static const char *answer_well(struct fake *fake, const char *command)
+{
+    (void)fake;
+    if (strcmp(command, "EXISTS") == 0)
+        return ":0\r\n";
+    return strcmp(command, "GET") == 0 ? "$5\r\nhello\r\n" : "+OK\r\n";
+}
+
+/* ---- Tests --------------------------------------------------------------------------------------------------------- */
+
+static void test_greeting(void **state)
+{
+    struct fake fake;
+    struct redis_link *link;
+    struct sent sent;
+
+    (void)state;
+    fake_begin(&fake, answer_well);
+    link = link_new(&fake, TIMEOUT_MS);
+    assert_int_equal(send_words(link, &sent, "GET", "a", 1), REDIS_OFFLINE);
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(fake.commands, 4); /* AUTH, SELECT, EXISTS, CLIENT */
+    assert_int_equal(send_words(link, &sent, "GET", "a", 1), REDIS_ANSWERED);
+    assert_int_equal(redis_link_in_flight(link), 1);
+    assert_true(turns_until(turns, sent_is_done, &sent));
+    assert_int_equal(sent.result, REDIS_ANSWERED);
+    assert_string_equal(sent.text, "hello");
+    assert_int_equal(redis_link_in_flight(link), 0);
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+static const char *answer_loading(struct fake *fake, const char *command)
+{
+    if (strcmp(command, "EXISTS") == 0 && fake->countdown-- > 0)
+        return "-LOADING Redis is loading the dataset in memory\r\n";
+    return answer_well(fake, command);
+}
+
+static void test_loading(void **state)
+{
+    struct fake fake;
+    struct redis_link *link;
+
+    (void)state;
+    fake_begin(&fake, answer_loading);
+    fake.countdown = 3;
+    link = link_new(&fake, TIMEOUT_MS);
+    wait_reason(link, "LOADING");
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(fake.connections, 4);
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+static const char *answer_nameless(struct fake *fake, const char *command)
+{
+    return strcmp(command, "CLIENT") == 0 ? "-NOPERM this user has no permissions\r\n" : answer_well(fake, command);
+}
+
+static void test_a_name_is_a_courtesy(void **state)
+{
+    struct fake fake;
+    struct redis_link *link;
+    struct sent sent;
+
+    (void)state;
+    fake_begin(&fake, answer_nameless);
+    link = link_new(&fake, TIMEOUT_MS);
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(send_words(link, &sent, "GET", "a", 1), REDIS_ANSWERED);
+    assert_true(turns_until(turns, sent_is_done, &sent));
+    assert_int_equal(sent.result, REDIS_ANSWERED);
+    assert_int_equal(fake.connections, 1);
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+static const char *answer_full(struct fake *fake, const char *command)
+{
+    (void)command;
+    if (fake->countdown-- <= 0)
+        return answer_well(fake, command);
+    fake_say(fake, "-ERR max number of clients reached\r\n");
+    return "";
+}
+
+static void test_too_many_clients(void **state)
+{
+    struct fake fake;
+    struct redis_link *link;
+
+    (void)state;
+    fake_begin(&fake, answer_full);
+    fake.countdown = 2;
+    link = link_new(&fake, TIMEOUT_MS);
+    wait_reason(link, "max number of clients");
+    assert_true(turns_until(turns, is_up, link));
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+/* An error that nobody asked for, as a server says before it hangs up. */
+static void test_a_spontaneous_error(void **state)
+{
+    struct fake fake;
+    struct redis_link *link;
+    struct sent sent;
+
+    (void)state;
+    fake_begin(&fake, answer_well);
+    link = link_new(&fake, TIMEOUT_MS);
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(send_words(link, &sent, "GET", "a", 1), REDIS_ANSWERED);
+    assert_true(turns_until(turns, sent_is_done, &sent)); /* CLIENT SETNAME is answered too */
+    fake_say(&fake, "-ERR goodbye\r\n");
+    assert_true(turns_until(turns, is_down, link));
+    assert_non_null(strstr(redis_link_reason(link), "goodbye"));
+    assert_true(turns_until(turns, is_up, link));
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+static const char *answer_hang_up_on_get(struct fake *fake, const char *command)
+{
+    return strcmp(command, "GET") == 0 ? "" : answer_well(fake, command);
+}
+
+static void test_hang_ups(void **state)
+{
+    struct fake fake;
+    struct redis_link *link;
+    struct sent sent[3];
+
+    (void)state;
+    fake_begin(&fake, answer_hang_up_on_get);
+    link = link_new(&fake, TIMEOUT_MS);
+    for (int round = 1; round <= 5; round++) {
+        assert_true(turns_until(turns, is_up, link));
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(send_words(link, &sent[i], "GET", "a", 1), REDIS_ANSWERED);
+        for (int i = 0; i < 3; i++) {
+            assert_true(turns_until(turns, sent_is_done, &sent[i]));
+            assert_int_equal(sent[i].result, REDIS_LOST);
+        }
+        assert_int_equal(fake.connections, round);
+        assert_int_equal(redis_link_in_flight(link), 0);
+        assert_int_equal(send_words(link, &sent[0], "GET", "a", 1), REDIS_OFFLINE);
+    }
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+static const char *answer_nothing(struct fake *fake, const char *command)
+{
+    (void)fake;
+    (void)command;
+    return NULL;
+}
+
+static void test_a_server_that_never_answers(void **state)
+{
+    struct fake fake;
+    struct redis_link *link;
+
+    (void)state;
+    fake_begin(&fake, answer_nothing);
+    link = link_new(&fake, TIMEOUT_MS);
+    wait_reason(link, "does not answer in time");
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+static const char *answer_only_greetings(struct fake *fake, const char *command)
+{
+    return strcmp(command, "GET") == 0 ? NULL : answer_well(fake, command);
+}
+
+static void test_a_command_that_is_never_answered(void **state)
+{
+    struct fake fake;
+    struct redis_link *link;
+    struct sent answered, first, second;
+
+    (void)state;
+    fake_begin(&fake, answer_only_greetings);
+    link = link_new(&fake, TIMEOUT_SHORT_MS);
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(send_words(link, &answered, "PING", "a", 1), REDIS_ANSWERED);
+    assert_int_equal(send_words(link, &first, "GET", "a", 1), REDIS_ANSWERED);
+    assert_int_equal(send_words(link, &second, "GET", "a", 1), REDIS_ANSWERED);
+    assert_true(turns_until(turns, sent_is_done, &second));
+    assert_int_equal(answered.result, REDIS_ANSWERED);
+    assert_int_equal(first.result, REDIS_LOST);
+    assert_int_equal(second.result, REDIS_LOST);
+    assert_non_null(strstr(redis_link_reason(link), "no answer within 200 ms"));
+    assert_true(turns_until(turns, is_up, link));
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+static const char *answer_nonsense(struct fake *fake, const char *command)
+{
+    return strcmp(command, "GET") == 0 ? "HTTP/1.1 400 Bad Request\r\n\r\n" : answer_well(fake, command);
+}
+
+static void test_no_redis_at_all(void **state)
+{
+    struct fake fake;
+    struct redis_link *link;
+    struct sent sent;
+
+    (void)state;
+    fake_begin(&fake, answer_nonsense);
+    link = link_new(&fake, TIMEOUT_MS);
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(send_words(link, &sent, "GET", "a", 1), REDIS_ANSWERED);
+    assert_true(turns_until(turns, sent_is_done, &sent));
+    assert_int_equal(sent.result, REDIS_LOST);
+    assert_non_null(strstr(redis_link_reason(link), "Protocol error"));
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+static const char *answer_then_sleep(struct fake *fake, const char *command)
+{
+    if (strcmp(command, "CLIENT") == 0)
+        rpc_loop_watch_set(fake->reads, 0);
+    return answer_well(fake, command);
+}
+
+/* Half a command is none to the server: what did not leave whole was not done, what did may have been. */
+static void test_half_a_command(void **state)
+{
+    struct fake fake;
+    struct redis_link *link;
+    struct sent whole, half, unsent;
+    char *large = calloc(1, LARGE);
+
+    (void)state;
+    fake_begin(&fake, answer_then_sleep);
+    link = link_new(&fake, TIMEOUT_SHORT_MS);
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(send_words(link, &whole, "GET", "a", 1), REDIS_ANSWERED);
+    assert_int_equal(send_words(link, &half, "SET", large, LARGE), REDIS_ANSWERED);
+    assert_int_equal(send_words(link, &unsent, "GET", "a", 1), REDIS_ANSWERED);
+    assert_true(turns_until(turns, sent_is_done, &unsent));
+    assert_int_equal(whole.result, REDIS_LOST);
+    assert_int_equal(half.result, REDIS_OFFLINE);
+    assert_int_equal(unsent.result, REDIS_OFFLINE);
+    redis_link_free(link);
+    fake_end(&fake);
+    free(large);
+}
+
+/* A callback sends the next command, also when the connection has just died under it. */
+struct chain {
+    struct redis_command command; /* first */
+    struct redis_link *link;
+    int answered, offline;
+    bool is_done;
+};
+
+static void chain_on_done(struct redis_command *command, enum redis_result result, const redisReply *reply)
+{
+    struct chain *chain = (struct chain *)command;
+    const char *words[] = {"GET", "a"};
+    const size_t sizes[] = {3, 1};
+
+    (void)reply;
+    chain->answered += result == REDIS_ANSWERED;
+    switch (redis_link_send(chain->link, &chain->command, 2, words, sizes, chain_on_done)) {
+    case REDIS_ANSWERED:
+        break;
+    case REDIS_OFFLINE:
+        chain->offline++;
+        chain->is_done = true;
+        break;
+    case REDIS_BUSY:
+    case REDIS_REFUSED:
+    case REDIS_LOST:
+        fail_msg("no such answer");
+    }
+}
+
+static bool chain_is_done(void *arg)
+{
+    return ((struct chain *)arg)->is_done;
+}
+
+static const char *answer_ten(struct fake *fake, const char *command)
+{
+    return fake->commands == 4 + 10 ? "" : answer_well(fake, command);
+}
+
+static void test_a_callback_sends(void **state)
+{
+    struct chain chain = {.is_done = false};
+    struct fake fake;
+
+    (void)state;
+    fake_begin(&fake, answer_ten);
+    chain.link = link_new(&fake, TIMEOUT_MS);
+    assert_true(turns_until(turns, is_up, chain.link));
+    chain_on_done(&chain.command, REDIS_LOST, NULL);
+    assert_true(turns_until(turns, chain_is_done, &chain));
+    assert_int_equal(chain.answered, 10);
+    assert_int_equal(chain.offline, 1);
+    redis_link_free(chain.link);
+    fake_end(&fake);
+}
+
+static void test_freeing_at_any_time(void **state)
+{
+    struct fake fake;
+
+    (void)state;
+    fake_begin(&fake, answer_well);
+    for (int count = 0; count < 8; count++) {
+        struct redis_link *link = link_new(&fake, TIMEOUT_MS);
+        struct sent sent;
+        bool is_sent;
+
+        for (int i = 0; i < count; i++)
+            turns_once(turns);
+        is_sent = send_words(link, &sent, "GET", "a", 1) == REDIS_ANSWERED;
+        redis_link_free(link);
+        if (is_sent)
+            assert_int_equal(sent.result, REDIS_OFFLINE);
+    }
+    fake_end(&fake);
+}
+
+static int group_begin(void **state)
+{
+    (void)state;
+    signal(SIGPIPE, SIG_IGN);
+    turns = turns_new();
+    return 0;
+}
+
+static int group_end(void **state)
+{
+    (void)state;
+    turns_free(turns);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_greeting),
+        cmocka_unit_test(test_loading),
+        cmocka_unit_test(test_a_name_is_a_courtesy),
+        cmocka_unit_test(test_too_many_clients),
+        cmocka_unit_test(test_a_spontaneous_error),
+        cmocka_unit_test(test_hang_ups),
+        cmocka_unit_test(test_a_server_that_never_answers),
+        cmocka_unit_test(test_a_command_that_is_never_answered),
+        cmocka_unit_test(test_no_redis_at_all),
+        cmocka_unit_test(test_half_a_command),
+        cmocka_unit_test(test_a_callback_sends),
+        cmocka_unit_test(test_freeing_at_any_time),
+    };
+
+    return cmocka_run_group_tests(tests, group_begin, group_end);
+}
