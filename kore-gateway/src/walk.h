@@ -37,7 +37,7 @@ bool walk_integer(struct rpc_bytes value, int64_t *integer);
 /* Whether a value is a string. */
 static inline bool walk_is_string(struct rpc_bytes value)
 {
-    return value.size >= 2 && value.data[0] == '"';
+    return value.size >= 2 && value.data[0] == '"' && value.data[value.size - 1] == '"';
 }
 
 #endif

@@ -1,0 +1,127 @@
+/* target: paths, queries, percent-encoding. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "target.h"
+
+static void decodes(const char *text, const char *expected, size_t expected_size, int line)
+{
+    char out[256];
+    size_t size = 7777;
+
+    if (!target_decode(rpc_bytes_of(text), out, &size))
+        fail_msg("line %d: %s: refused", line, text);
+    if (size != expected_size || memcmp(out, expected, size) != 0)
+        fail_msg("line %d: %s: became %.*s", line, text, (int)size, out);
+}
+
+static void decodes_not(const char *text, int line)
+{
+    char out[256];
+    size_t size = 7777;
+
+    if (target_decode(rpc_bytes_of(text), out, &size) || size != 7777)
+        fail_msg("line %d: %s: taken", line, text);
+}
+
+#define decoded(text, expected) decodes(text, expected, sizeof(expected) - 1, __LINE__)
+#define refused(text)           decodes_not(text, __LINE__)
+
+static void test_decode(void **state)
+{
+    (void)state;
+    decoded("", "");
+    decoded("abc", "abc");
+    decoded("a%20b", "a b");
+    decoded("%2F%2f", "//");
+    decoded("a+b", "a+b");
+    decoded("%00", "\0");
+    decoded("%25%30%30", "%00");
+    decoded("%c3%BC", "\xc3\xbc");
+    decoded("%FF", "\xff");
+    refused("%");
+    refused("a%");
+    refused("%4");
+    refused("%4g");
+    refused("%g4");
+    refused("%%41");
+    refused("%-1");
+    refused("% 1");
+    refused("%1\xb1");
+}
+
+static void test_split(void **state)
+{
+    struct target target = target_of(RPC_BYTES("/a?b?c"));
+
+    (void)state;
+    assert_true(rpc_bytes_equal(target.path, "/a"));
+    assert_true(rpc_bytes_equal(target.query, "b?c"));
+    target = target_of(RPC_BYTES("/a?"));
+    assert_true(rpc_bytes_equal(target.path, "/a"));
+    assert_int_equal(target.query.size, 0);
+    target = target_of(RPC_BYTES("/a%3Fb"));
+    assert_true(rpc_bytes_equal(target.path, "/a%3Fb"));
+    assert_null(target.query.data);
+}
+
+static void integer_is(const char *query, enum target_parameter expected, int64_t expected_value, int line)
+{
+    int64_t value = 7777;
+    enum target_parameter found = target_integer(rpc_bytes_of(query), "limit", &value);
+
+    if (found != expected || (found == TARGET_INTEGER && value != expected_value) ||
+        (found == TARGET_ABSENT && value != 7777))
+        fail_msg("line %d: %s: %d, %lld", line, query, (int)found, (long long)value);
+}
+
+#define is(query, value) integer_is(query, TARGET_INTEGER, value, __LINE__)
+#define absent(query)    integer_is(query, TARGET_ABSENT, 0, __LINE__)
+#define invalid(query)   integer_is(query, TARGET_INVALID, 0, __LINE__)
+
+static void test_integers(void **state)
+{
+    (void)state;
+    is("limit=5", 5);
+    is("limit=0", 0);
+    is("limit=007", 7);
+    is("limit=%31%30", 10);
+    is("a=b&limit=9223372036854775807&c", INT64_MAX);
+    is("&&=&limit=1&", 1);
+    absent("");
+    absent("limits=5");
+    absent("limi=5");
+    absent("Limit=5");
+    absent("a=limit=5");
+    invalid("limit");
+    invalid("limit=");
+    invalid("limit=-1");
+    invalid("limit=+1");
+    invalid("limit=1.5");
+    invalid("limit=1e1");
+    invalid("limit=0x1");
+    invalid("limit=%201");
+    invalid("limit=1%00");
+    invalid("limit=%");
+    invalid("limit=%d9%a1");
+    invalid("limit=9223372036854775808");
+    invalid("limit=99999999999999999999999999999999999999999999999999999999999999999999999999999999");
+    invalid("limit=1&limit=1");
+    invalid("limit=1&x&limit=");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_split),
+        cmocka_unit_test(test_integers),
+    };
+
+    return cmocka_run_group_tests_name("target", tests, NULL, NULL);
+}
