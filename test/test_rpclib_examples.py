@@ -51,6 +51,7 @@ def test_the_readme_shows_the_example(name):
             ["rpc", "call", "greeter", "greet"],
             1,
             '{"exc_type": "IncorrectSignature", "exc_path": "nameko.exceptions.IncorrectSignature", '
+            "\"exc_args\": [\"greet() missing 1 required positional argument: 'name'\"], "
             "\"value\": \"greet() missing 1 required positional argument: 'name'\"}\n",
         ),
         (["rpc", "call", "greeter"], 2, ""),

@@ -73,9 +73,10 @@ static struct rpc_bytes word(const struct tool *tool, int index)
 
 static void print_error(const struct rpc_error *error)
 {
-    json_t *object =
-        json_pack("{s:s%, s:s%, s:s%}", "exc_type", error->exc_type.data, error->exc_type.size, "exc_path",
-                  error->exc_path.data, error->exc_path.size, "value", error->value.data, error->value.size);
+    json_t *exc_args = json_loadb(error->exc_args.data, error->exc_args.size, 0, NULL);
+    json_t *object = json_pack("{s:s%, s:s%, s:o?, s:s%}", "exc_type", error->exc_type.data, error->exc_type.size,
+                               "exc_path", error->exc_path.data, error->exc_path.size, "exc_args", exc_args, "value",
+                               error->value.data, error->value.size);
     char *text = object == NULL ? NULL : json_dumps(object, 0);
 
     puts(text != NULL ? text : "(an error that cannot be shown)");
