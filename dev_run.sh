@@ -20,6 +20,7 @@ readonly FIRST_DEBUG_PORT=5678
 readonly INSTANCES_MAX=32
 readonly READY_TIMEOUT_S=60
 readonly WATCH_INTERVAL_S=5
+readonly EXIT_BY_SIGTERM=143
 readonly DRAIN_TIMEOUT_S=40 # more than any service takes by its own limit
 
 SERVICES=()        # in the order named
@@ -223,7 +224,7 @@ service_start() { # SERVICE INSTANCE
     fi
     if ((DEBUGGING)); then
         debugger_port=$((FIRST_DEBUG_PORT + ${#LABELS[@]}))
-        wrapper=(gdbserver --once "127.0.0.1:$debugger_port")
+        wrapper=(/usr/bin/python3 -I "$CHECKOUT/dev/debug_on_loopback.py" "$debugger_port")
         say "$label waits for a debugger on 127.0.0.1:$debugger_port: gdb $program -ex 'target remote 127.0.0.1:$debugger_port'"
     fi
     rm -f "$RUN/$label.ready"
@@ -240,16 +241,17 @@ service_start() { # SERVICE INSTANCE
     exec {output}>&-
 }
 
-child_of() { # PID
-    local stat fields
-    for stat in /proc/[0-9]*/stat; do
-        { read -r fields <"$stat"; } 2>/dev/null || continue
-        fields=${fields##*) }
-        if [[ $fields == ?" $1 "* ]]; then
-            stat=${stat%/stat}
-            printf '%s' "${stat##*/}"
-            return
-        fi
+# The program that gdbserver runs.
+debugged_program() { # PID-OF-GDBSERVER
+    local status line
+    for status in /proc/[0-9]*/status; do
+        while read -r line; do
+            if [[ $line == TracerPid:*[[:space:]]"$1" ]]; then
+                status=${status%/status}
+                printf '%s' "${status##*/}"
+                return
+            fi
+        done <"$status" 2>/dev/null || true
     done
     return 1
 }
@@ -258,7 +260,7 @@ child_of() { # PID
 # debugger holds would hear nothing until somebody lets it run: it is ended at once.
 signal_debugged() { # PID-OF-GDBSERVER SIGNAL
     local child
-    if child=$(child_of "$1") && [[ $(sed 's/.*) //; s/ .*//' "/proc/$child/stat" 2>/dev/null) != [tT] ]]; then
+    if child=$(debugged_program "$1") && [[ $(sed 's/.*) //; s/ .*//' "/proc/$child/stat" 2>/dev/null) != [tT] ]]; then
         kill -s "$2" "$child" 2>/dev/null || true
     else
         kill -s KILL ${child:+"$child"} "$1" 2>/dev/null || true
@@ -283,7 +285,7 @@ service_ended() {
         if ! process_identity "${PIDS[$label]}" >/dev/null; then
             ENDED=$label
             ENDED_CODE=0
-            wait "${PIDS[$label]}" || ENDED_CODE=$?
+            { wait "${PIDS[$label]}" || ENDED_CODE=$?; } 2>/dev/null # see pause()
             unset "PIDS[$label]"
             return 0
         fi
@@ -292,7 +294,17 @@ service_ended() {
 }
 
 all_ended() {
+    local pid
+    if ((DEBUGGING)); then
+        for pid in "${PIDS[@]}"; do
+            # Its program has ended; it would stay until the debugger has heard of it.
+            debugged_program "$pid" >/dev/null || kill -s KILL "$pid" 2>/dev/null || true
+        done
+    fi
     while service_ended; do
+        if ((ENDED_CODE == EXIT_BY_SIGTERM)) && [[ ! -e $RUN/$ENDED.ready ]]; then
+            continue # it had not come to the point where it listens to signals
+        fi
         if ((ENDED_CODE != 0 && DEBUGGING == 0)); then
             complain "$ENDED ended with exit code $ENDED_CODE while it was being stopped"
             STOPPED_WELL=0
@@ -367,7 +379,7 @@ services_wait_ready() {
             done
             end "$EXIT_FAILED"
         fi
-        sleep "$POLL_INTERVAL_S"
+        pause "$POLL_INTERVAL_S"
     done
 }
 
@@ -380,7 +392,7 @@ services_watch() {
         # Wakes up for a process that ends and for a signal; the time limit is there because a process that ended just
         # before this line may not count.
         sleep "$WATCH_INTERVAL_S" &
-        wait -n "$!" "${PIDS[@]}" || true
+        { wait -n "$!" "${PIDS[@]}" || true; } 2>/dev/null # see pause()
         kill "$!" 2>/dev/null || true
     done
 }

@@ -9,13 +9,18 @@ readonly STOP_TIMEOUT_S=30      # a graceful stop; SIGKILL after it
 readonly LEFTOVER_TIMEOUT_S=10  # the same for what a killed predecessor left behind
 readonly LOG_LINES_SHOWN=20
 
+# Standard error is closed because bash announces there, at the next command that ends, that a process it started was killed.
+pause() { # SECONDS
+    sleep "$1"
+} 2>/dev/null
+
 # Runs CONDITION (a function and its arguments) until it holds; fails once SECONDS_MAX have gone by.
 wait_until() { # SECONDS_MAX CONDITION...
     local deadline=$((SECONDS + $1))
     shift
     until "$@"; do
         ((SECONDS < deadline)) || return 1
-        sleep "$POLL_INTERVAL_S"
+        pause "$POLL_INTERVAL_S"
     done
 }
 
