@@ -31,6 +31,9 @@ struct products_service {
     struct rpc_loop_timer *retry; /* for them */
     uint64_t retry_ms;
     uint64_t refusal_logged_ms;
+    size_t waiting_count;
+    uint64_t applied, seen, missing, refused; /* products of orders, see struct product_application */
+    uint64_t damaged;                         /* answers that would have been a product that is none */
 };
 
 /* One request under way. */
@@ -133,6 +136,7 @@ static void fail(struct products_service *service, struct rpc_incoming *request,
         rpc_incoming_fail(request, "ServiceUnavailable", "the list was not complete in time");
         return;
     case PRODUCT_STORE_DAMAGED:
+        service->damaged++;
         rpc_incoming_fail_unexpected(request, "what Redis has under the product's key is no product");
         return;
     case PRODUCT_STORE_FAILED:
@@ -384,15 +388,22 @@ static void work_wait(struct order_work *work, enum product_store_status status)
         rpc_log(RPC_LOG_WARNING, "an order is applied later", RPC_LOG_INT("order_id", work->order.order_id),
                 RPC_LOG_INT("status", status), RPC_LOG_TEXT("reason", product_store_reason(service->store)));
     work->is_delay_logged = true;
+    service->waiting_count++;
     work->next_waiting = service->waiting;
     if (service->waiting == NULL)
         rpc_loop_timer_start(service->retry, service->retry_ms);
     service->waiting = work;
 }
 
-static void work_log(const struct order_work *work)
+static void work_tell(const struct order_work *work)
 {
     const struct product_application *application = &work->application;
+    struct products_service *service = work->service;
+
+    service->applied += application->applied;
+    service->seen += application->seen;
+    service->missing += application->missing;
+    service->refused += application->refused;
 
     if (application->refused > 0 || application->missing > 0)
         rpc_log(application->refused > 0 ? RPC_LOG_WARNING : RPC_LOG_INFO, "an order changes not all of its products",
@@ -413,7 +424,7 @@ static void work_on_applied(struct product_application *application, enum produc
         return;
     }
     work->service->retry_ms = EVENT_RETRY_MIN_MS;
-    work_log(work);
+    work_tell(work);
     rpc_event_done(work->event);
     work_free(work);
 }
@@ -433,6 +444,7 @@ static void waiting_apply(void *arg)
     struct order_work *work = service->waiting;
 
     service->waiting = NULL;
+    service->waiting_count = 0;
     service->retry_ms = service->retry_ms * 2 < EVENT_RETRY_MAX_MS ? service->retry_ms * 2 : EVENT_RETRY_MAX_MS;
     while (work != NULL) {
         struct order_work *next = work->next_waiting;
@@ -561,6 +573,35 @@ bool products_service_ready(const struct products_service *service)
     return !service->is_stopping && rpc_service_ready(service->rpc) && product_store_is_up(service->store);
 }
 
+void products_service_metrics(const struct products_service *service, struct rpc_metrics *metrics)
+{
+    struct rpc_service_stats stats;
+
+    rpc_service_stats(service->rpc, &stats);
+    rpc_metrics_counter(metrics, "rpc_requests_total", "Requests delivered", stats.requests);
+    rpc_metrics_counter(metrics, "rpc_answers_total", "Answers sent, results and errors", stats.answers);
+    rpc_metrics_counter(metrics, "rpc_errors_total", "Answers that were errors", stats.errors);
+    rpc_metrics_counter(metrics, "rpc_events_total", "Events delivered", stats.events);
+    rpc_metrics_counter(metrics, "rpc_rejected_total", "Messages that were no requests or no events", stats.rejected);
+    rpc_metrics_counter(metrics, "rpc_handed_back_total", "Messages handed back unstarted", stats.handed_back);
+    rpc_metrics_gauge(metrics, "rpc_in_flight", "Requests and events under way", rpc_service_in_flight(service->rpc));
+    rpc_metrics_gauge(metrics, "products_store_up", "Whether Redis is there", product_store_is_up(service->store));
+    rpc_metrics_gauge(metrics, "products_store_in_flight", "Commands that Redis has not answered yet",
+                      (int64_t)product_store_in_flight(service->store));
+    rpc_metrics_counter(metrics, "products_damaged_total", "Answers refused because Redis holds no product there",
+                        service->damaged);
+    rpc_metrics_counter(metrics, "products_orders_applied_total", "Products whose stock an order lowered",
+                        service->applied);
+    rpc_metrics_counter(metrics, "products_orders_seen_total", "Products that an order had been applied to before",
+                        service->seen);
+    rpc_metrics_counter(metrics, "products_orders_missing_total", "Products of an order that are not there",
+                        service->missing);
+    rpc_metrics_counter(metrics, "products_orders_refused_total", "Products whose stock could not be lowered",
+                        service->refused);
+    rpc_metrics_gauge(metrics, "products_orders_waiting", "Orders that wait for Redis",
+                      (int64_t)service->waiting_count);
+}
+
 static void waiting_hand_back(struct products_service *service)
 {
     rpc_loop_timer_stop(service->retry);
@@ -568,6 +609,7 @@ static void waiting_hand_back(struct products_service *service)
         struct order_work *work = service->waiting;
 
         service->waiting = work->next_waiting;
+        service->waiting_count--;
         work_hand_back(work);
     }
 }

@@ -12,8 +12,7 @@
 #include "redis_uri.h"
 #include "rpclib/connection.h"
 #include "rpclib/loop.h"
-
-#define PRODUCTS_PREFETCH_MAX 1000 /* MAX_WORKERS */
+#include "rpclib/metrics.h"
 
 struct products_service;
 
@@ -23,7 +22,7 @@ struct products_service_options {
     const struct redis_uri *redis; /* copied */
     int store_timeout_ms;
     int64_t applied_ttl_s; /* how long an order is remembered */
-    uint16_t prefetch;     /* 1 to PRODUCTS_PREFETCH_MAX */
+    uint16_t prefetch;     /* MAX_WORKERS */
     rpc_loop_fn *on_ready; /* products_service_ready() became true; may be NULL */
     void *arg;
 };
@@ -33,6 +32,9 @@ struct products_service *products_service_new(const struct products_service_opti
 
 /* Whether requests are being answered: all queues consumed, Redis there. */
 bool products_service_ready(const struct products_service *service);
+
+/* What it has done and what it has under way. */
+void products_service_metrics(const struct products_service *service, struct rpc_metrics *metrics);
 
 /* Drain: as rpc_service_stop().  Events that wait for Redis are handed back to the broker at once. */
 void products_service_stop(struct products_service *service, int timeout_ms, rpc_loop_fn *done, void *arg);

@@ -727,3 +727,8 @@ const char *product_store_reason(const struct product_store *store)
 {
     return redis_link_is_up(store->link) ? store->refusal : redis_link_reason(store->link);
 }
+
+size_t product_store_in_flight(const struct product_store *store)
+{
+    return redis_link_in_flight(store->link);
+}

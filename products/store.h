@@ -67,6 +67,9 @@ time_t product_store_since(const struct product_store *store);
 /* Why it is not up, or else Redis' last refusal; for logs: it may be a library's words.  Lent. */
 const char *product_store_reason(const struct product_store *store);
 
+/* Commands that were sent and not answered yet. */
+size_t product_store_in_flight(const struct product_store *store);
+
 /* --- one product --- */
 
 struct product_request;
