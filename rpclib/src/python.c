@@ -3,8 +3,11 @@
 #include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
-#define NUMBER_SIZE 40
+#define NUMBER_SIZE     40
+#define REAL_DIGITS_MAX 17 /* enough for any double */
 
 struct range {
     uint32_t first, last;
@@ -16,9 +19,11 @@ struct range {
  * are shown as they are, since which these are changes from year to year.
  */
 static const struct range unprintable[] = {
-    {0x7f, 0xa0},     {0xad, 0xad},     {0x600, 0x605},   {0x61c, 0x61c},     {0x6dd, 0x6dd},      {0x70f, 0x70f},
-    {0x1680, 0x1680}, {0x180e, 0x180e}, {0x2000, 0x200f}, {0x2028, 0x202f},   {0x205f, 0x206f},    {0x3000, 0x3000},
-    {0xd800, 0xf8ff}, {0xfeff, 0xfeff}, {0xfff9, 0xfffb}, {0xe0001, 0xe007f}, {0xf0000, 0x10ffff},
+    {0x7f, 0xa0},       {0xad, 0xad},       {0x600, 0x605},     {0x61c, 0x61c},      {0x6dd, 0x6dd},
+    {0x70f, 0x70f},     {0x890, 0x891},     {0x8e2, 0x8e2},     {0x1680, 0x1680},    {0x180e, 0x180e},
+    {0x2000, 0x200f},   {0x2028, 0x202f},   {0x205f, 0x206f},   {0x3000, 0x3000},    {0xd800, 0xf8ff},
+    {0xfeff, 0xfeff},   {0xfff9, 0xfffb},   {0x110bd, 0x110bd}, {0x110cd, 0x110cd},  {0x13430, 0x1343f},
+    {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0001, 0xe007f}, {0xf0000, 0x10ffff},
 };
 
 static bool is_printable(uint32_t code)
@@ -112,6 +117,19 @@ static bool repr_dict(struct buffer *out, json_t *object)
     return done && buffer_append(out, RPC_BYTES("}"));
 }
 
+/* The fewest digits that make the same double, in Python's notation: with an exponent from 1e16 on and below 1e-4. */
+static void repr_real(char text[NUMBER_SIZE], double number)
+{
+    int digits = 1, exponent;
+
+    do
+        snprintf(text, NUMBER_SIZE, "%.*e", digits - 1, number);
+    while (strtod(text, NULL) != number && digits++ < REAL_DIGITS_MAX);
+    exponent = atoi(strchr(text, 'e') + 1);
+    if (exponent >= -4 && exponent < 16)
+        snprintf(text, NUMBER_SIZE, "%.*f", digits - exponent > 2 ? digits - exponent - 1 : 1, number);
+}
+
 static bool repr_number(struct buffer *out, const json_t *value)
 {
     char text[NUMBER_SIZE];
@@ -119,7 +137,7 @@ static bool repr_number(struct buffer *out, const json_t *value)
     if (json_is_integer(value))
         snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, json_integer_value(value));
     else
-        snprintf(text, sizeof(text), "%.17g", json_real_value(value));
+        repr_real(text, json_real_value(value));
     return buffer_append(out, rpc_bytes_of(text));
 }
 

@@ -25,6 +25,11 @@ static void name_repr(const char *name, char out[WIRE_REASON_SIZE / 2])
 
     if (value != NULL && python_repr(&text, value))
         bytes = buffer_bytes(&text);
+    if (bytes.size >= WIRE_REASON_SIZE / 2) {
+        bytes.size = WIRE_REASON_SIZE / 2 - 1;
+        while ((bytes.data[bytes.size] & 0xc0) == 0x80) /* not within a character */
+            bytes.size--;
+    }
     snprintf(out, WIRE_REASON_SIZE / 2, "%.*s", (int)bytes.size, bytes.data);
     buffer_clear(&text);
     json_decref(value);
