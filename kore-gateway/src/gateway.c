@@ -253,7 +253,7 @@ static void drain(uint64_t until_ms)
     kore_platform_disable_accept();
     each_listener(stop_listening);
     peers_drain();
-    while (peers_count() > 0 && (now_ms = kore_time_ms()) < until_ms) {
+    while ((peers_count() > 0 || flights_count() > 0) && (now_ms = kore_time_ms()) < until_ms) {
         if (now_ms >= grace_ms)
             peers_close_idle();
         turn();
