@@ -2,6 +2,7 @@
 # Capture the golden messages again, with each Nameko: rpclib/test/golden/.  A private RabbitMQ is started and stopped.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
+# shellcheck source=test/interop/environment.sh
 . test/interop/environment.sh
 
 run=$(mktemp -d)

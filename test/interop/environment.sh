@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Python with real Nameko, from PyPI: a virtual environment for each version, kept in the checkout.  To be sourced.
 
 readonly NAMEKO_VERSIONS=(3.0.0rc11 2.14.1) # the first is the suite's; requirements.txt names it

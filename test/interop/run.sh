@@ -8,6 +8,7 @@
 # Exit codes: 0 all passed, 1 some failed, 2 wrong usage, 3 Nameko could not be installed
 set -uo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." || exit 1
+# shellcheck source=test/interop/environment.sh
 . test/interop/environment.sh
 
 version=${NAMEKO_VERSIONS[0]}
