@@ -148,14 +148,14 @@ def test_the_services_own_tables_take_what_they_are_for(database_uri):
     deployed(database_uri)
     assert run_sql(database_uri, """
         INSERT INTO order_outbox (event_type, payload, headers) VALUES ('order_created', '{"order": {}}', '{}');
-        INSERT INTO order_requests (request_id, order_id) VALUES ('a', 1), ('b', 1);
-        INSERT INTO order_idempotency (idempotency_key, request_hash, order_id) VALUES ('k', 'h', 1);
-        SELECT o.id, o.created_at > now() - interval '1 minute', r.created_at > now() - interval '1 minute'
+        INSERT INTO order_requests (request_id, order_id, line_ids) VALUES ('a', 1, '{1,2}'), ('b', 1, '{3}');
+        INSERT INTO order_idempotency (idempotency_key, request_hash, order_id, line_ids) VALUES ('k', 'h', 1, '{1}');
+        SELECT o.id, o.claimed_until <= now(), r.created_at > now() - interval '1 minute'
           FROM order_outbox o, order_requests r, order_idempotency i""") == [(1, True, True)] * 2
     with pytest.raises(psycopg2.errors.UniqueViolation):
-        run_sql(database_uri, "INSERT INTO order_requests (request_id, order_id) VALUES ('a', 2)")
+        run_sql(database_uri, "INSERT INTO order_requests (request_id, order_id, line_ids) VALUES ('a', 2, '{}')")
     with pytest.raises(psycopg2.errors.UniqueViolation):
-        run_sql(database_uri, "INSERT INTO order_idempotency VALUES ('k', 'h2', 2)")
+        run_sql(database_uri, "INSERT INTO order_idempotency VALUES ('k', 'h2', 2, '{}')")
 
 
 def test_a_database_of_the_python_service_is_adopted_with_its_data(database_uri):
@@ -204,6 +204,7 @@ def test_an_index_that_is_there_is_not_made_twice_nor_taken_away(database_uri):
     ("ALTER TABLE orders ALTER COLUMN updated_at DROP NOT NULL", ["orders.updated_at", "NOT NULL"]),
     ("ALTER TABLE orders ALTER COLUMN id TYPE bigint", ["orders.id", "bigint"]),
     ("ALTER TABLE orders ALTER COLUMN id DROP DEFAULT", ["orders.id", "by itself"]),
+    ("ALTER SEQUENCE orders_id_seq OWNED BY NONE", ["orders.id", "own the sequence"]),
     ("ALTER TABLE order_details DROP CONSTRAINT order_details_pkey", ["order_details.id", "primary key"]),
     ("ALTER TABLE orders ADD COLUMN shop text NOT NULL", ["orders.shop", "no default"]),
     ("DROP TABLE order_details", ["order_details", "table is missing"]),

@@ -64,6 +64,12 @@ BEGIN
           JOIN column_here h ON (h.table_name, h.column_name) = (w.table_name, w.column_name)
          WHERE w.key AND NOT h.fills_itself
         UNION ALL
+        SELECT w.table_name || '.' || w.column_name, 'it must own the sequence that fills it (ALTER SEQUENCE ... OWNED BY)'
+          FROM wanted_column w
+          JOIN column_here h ON (h.table_name, h.column_name) = (w.table_name, w.column_name)
+         WHERE w.key AND h.fills_itself
+           AND pg_get_serial_sequence(format('%I.%I', home, h.table_name), h.column_name) IS NULL
+        UNION ALL
         SELECT w.table_name || '.' || w.column_name, 'it must be the primary key'
           FROM wanted_column w
           JOIN column_here h ON (h.table_name, h.column_name) = (w.table_name, w.column_name)

@@ -10,11 +10,14 @@ CREATE TABLE order_outbox (
     created_at timestamptz NOT NULL DEFAULT now(),
     event_type text NOT NULL,
     payload text NOT NULL,
-    headers text
+    headers text,
+    claimed_until timestamptz NOT NULL DEFAULT now()
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 
 COMMENT ON TABLE order_outbox IS 'Events of orders that the broker has yet to confirm';
 COMMENT ON COLUMN order_outbox.payload IS 'The JSON of the message, byte for byte';
 COMMENT ON COLUMN order_outbox.headers IS 'The context headers of the request that caused it, as a JSON object';
+COMMENT ON COLUMN order_outbox.claimed_until IS
+    'Until then one process is publishing it; who finds it past that may take it over';
 
 COMMIT;

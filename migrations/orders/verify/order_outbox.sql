@@ -1,3 +1,3 @@
 -- Verify orders:order_outbox on pg
 
-SELECT id, created_at, event_type, payload, headers FROM order_outbox WHERE false;
+SELECT id, created_at, event_type, payload, headers, claimed_until FROM order_outbox WHERE false;
