@@ -53,7 +53,8 @@ KORE_SECCOMP_FILTER("gateway",
     KORE_SYSCALL_ALLOW(shutdown), /* the end of a connection, and of listening */
     KORE_SYSCALL_ALLOW(mremap),   /* realloc() of what is large */
     KORE_SYSCALL_ALLOW(sysinfo),  /* qsort() of what is large */
-    KORE_SYSCALL_ALLOW(newfstatat), /* files: OpenSSL's certificates, /etc/hosts */
+    /* files: OpenSSL's certificates, /etc/hosts */
+    KORE_SYSCALL_ALLOW(newfstatat), KORE_SYSCALL_ALLOW(getdents64),
     /* a name is looked up by a thread: starting one, ... */
     KORE_SYSCALL_DENY(clone3, ENOSYS), KORE_SYSCALL_ALLOW(rseq), KORE_SYSCALL_ALLOW(pipe2),
     KORE_SYSCALL_ALLOW(prlimit64), KORE_SYSCALL_ALLOW(sched_getaffinity),
