@@ -5,7 +5,6 @@
 #include <openssl/rand.h>
 #include <stdlib.h>
 
-
 #define SCRATCH_KEEP_ROWS  4096 /* rows that memory is kept for */
 #define UNIT_SIZE_OVERHEAD 256
 #define LINE_SIZE_OVERHEAD 64
@@ -20,6 +19,7 @@ struct order_store {
     struct order_line *lines;
     struct order_event events[ORDER_STORE_EVENTS_MAX];
     size_t orders_capacity, lines_capacity;
+    bool claims_new_events;
 };
 
 static const struct work_operation operations[];
@@ -33,6 +33,7 @@ enum operation {
     DELETE,
     LIST,
     CLAIM_EVENTS,
+    RELEASE_EVENTS,
     DELETE_EVENTS,
     FORGET_REQUESTS,
     FORGET_KEYS,
@@ -165,6 +166,9 @@ static struct order_store_unit *unit_of(struct work_unit *work)
     ") UPDATE order_outbox AS o SET claimed_until = now() + $3::int * interval '1 millisecond'"     \
     " FROM fit, " WITHOUT_WAITING " WHERE o.id = fit.id RETURNING o.id, o.event_type, o.payload, o.headers"
 
+#define RELEASE_EVENTS_SQL \
+    "UPDATE order_outbox SET claimed_until = now() FROM " WITHOUT_WAITING " WHERE id = ANY ($1::bigint[])"
+
 #define DELETE_EVENTS_SQL "DELETE FROM order_outbox USING " WITHOUT_WAITING " WHERE id = ANY ($1::bigint[])"
 
 #define FORGET(table, key)                                                                                  \
@@ -265,6 +269,8 @@ static void element_rest(struct parameters *parameters, size_t n, const struct o
 static void bind_create(struct parameters *parameters, struct work_unit *const units[], size_t count, int64_t ttl_s,
                         struct order_store *store)
 {
+    size_t index;
+
     bind_keys(parameters, units, count);
     bind_lines(parameters, units, count, PARAMETERS_INT4, store, element_n);
     bind_lines(parameters, units, count, PARAMETERS_TEXT, store, element_product_id);
@@ -272,7 +278,9 @@ static void bind_create(struct parameters *parameters, struct work_unit *const u
     bind_lines(parameters, units, count, PARAMETERS_INT4, store, element_quantity);
     bind_lines(parameters, units, count, PARAMETERS_TEXT, store, element_rest);
     parameters_add_int8(parameters, ttl_s);
-    parameters_add_int4(parameters, store->options.claim_ms);
+    parameters_add_int4(parameters, store->claims_new_events ? store->options.claim_ms : 0);
+    for (index = 0; index < count; index++)
+        unit_of(units[index])->is_event_claimed = store->claims_new_events;
 }
 
 static void bind_create_by_request(struct parameters *parameters, struct work_unit *const units[], size_t count,
@@ -323,7 +331,7 @@ static bool take_known(struct order_store_unit *unit, const PGresult *rows, int 
         return true;
     }
     unit->order->id = row_int4(rows, row, 2);
-    unit->event_id = row_int8(rows, row, 4);
+    unit->event_id = unit->is_event_claimed ? row_int8(rows, row, 4) : 0;
     return row_int4_array(rows, row, 3, take_line_id, unit->order->lines_count, unit->order);
 }
 
@@ -506,9 +514,8 @@ static void bind_claim(struct parameters *parameters, struct work_unit *const un
 {
     struct order_store *store = arg;
 
-    (void)units;
     (void)count;
-    parameters_add_int4(parameters, ORDER_STORE_EVENTS_MAX);
+    parameters_add_int4(parameters, unit_of(units[0])->limit);
     parameters_add_int8(parameters, ORDER_STORE_EVENTS_SIZE_MAX);
     parameters_add_int4(parameters, store->options.claim_ms);
 }
@@ -532,7 +539,7 @@ static bool take_claimed(struct work_unit *work, size_t index, const PGresult *r
     return true;
 }
 
-static void bind_delete_events(struct parameters *parameters, struct work_unit *const units[], size_t count, void *arg)
+static void bind_event_ids(struct parameters *parameters, struct work_unit *const units[], size_t count, void *arg)
 {
     const struct order_store_unit *unit = unit_of(units[0]);
     size_t index;
@@ -627,11 +634,17 @@ static const struct work_operation operations[OPERATIONS_COUNT + 1] = {
                       .is_repeatable = true,
                       .bind = bind_claim,
                       .take = take_claimed},
+    [RELEASE_EVENTS] = {.name = "release_events",
+                        .sql = RELEASE_EVENTS_SQL,
+                        .batch_max = 1,
+                        .is_repeatable = true,
+                        .bind = bind_event_ids,
+                        .take = take_nothing},
     [DELETE_EVENTS] = {.name = "delete_events",
                        .sql = DELETE_EVENTS_SQL,
                        .batch_max = 1,
                        .is_repeatable = true,
-                       .bind = bind_delete_events,
+                       .bind = bind_event_ids,
                        .take = take_nothing},
     [FORGET_REQUESTS] = {.name = "forget_requests",
                          .sql = FORGET("order_requests", "request_id"),
@@ -798,19 +811,39 @@ enum order_store_status order_store_list(struct order_store *store, struct order
     return store_start(store, unit, LIST, deadline_ms, done);
 }
 
-enum order_store_status order_store_claim_events(struct order_store *store, struct order_store_unit *unit,
-                                                 uint64_t deadline_ms, order_store_fn *done)
+void order_store_claim_new_events(struct order_store *store, bool claim)
 {
+    store->claims_new_events = claim;
+}
+
+enum order_store_status order_store_claim_events(struct order_store *store, struct order_store_unit *unit,
+                                                 int32_t limit, uint64_t deadline_ms, order_store_fn *done)
+{
+    assert(limit >= 1 && limit <= ORDER_STORE_EVENTS_MAX);
+    unit->limit = limit;
     return store_start(store, unit, CLAIM_EVENTS, deadline_ms, done);
+}
+
+static void unit_set_event_ids(struct order_store_unit *unit, const int64_t *ids, size_t count)
+{
+    assert(count >= 1 && count <= ORDER_STORE_IDS_MAX);
+    unit->event_ids = ids;
+    unit->event_ids_count = count;
+}
+
+enum order_store_status order_store_release_events(struct order_store *store, struct order_store_unit *unit,
+                                                   const int64_t *ids, size_t count, uint64_t deadline_ms,
+                                                   order_store_fn *done)
+{
+    unit_set_event_ids(unit, ids, count);
+    return store_start(store, unit, RELEASE_EVENTS, deadline_ms, done);
 }
 
 enum order_store_status order_store_delete_events(struct order_store *store, struct order_store_unit *unit,
                                                   const int64_t *ids, size_t count, uint64_t deadline_ms,
                                                   order_store_fn *done)
 {
-    assert(count >= 1 && count <= ORDER_STORE_DELETES_MAX);
-    unit->event_ids = ids;
-    unit->event_ids_count = count;
+    unit_set_event_ids(unit, ids, count);
     return store_start(store, unit, DELETE_EVENTS, deadline_ms, done);
 }
 
@@ -884,4 +917,20 @@ bool order_store_is_up(const struct order_store *store)
 uint64_t order_store_down_ms(const struct order_store *store)
 {
     return work_down_ms(store->work);
+}
+
+void order_store_metrics(const struct order_store *store, struct rpc_metrics *metrics)
+{
+    struct work_stats stats;
+
+    work_stats(store->work, &stats);
+    rpc_metrics_gauge(metrics, "orders_store_up", "Whether PostgreSQL is there", work_is_up(store->work));
+    rpc_metrics_gauge(metrics, "orders_store_in_flight", "Operations under way", (int64_t)stats.in_flight);
+    rpc_metrics_counter(metrics, "orders_store_operations_total", "Operations begun", stats.started);
+    rpc_metrics_counter(metrics, "orders_store_statements_total", "Statements sent, each for one operation or many",
+                        stats.statements);
+    rpc_metrics_counter(metrics, "orders_store_repeated_total", "Operations sent once more, after an error or a loss",
+                        stats.repeated);
+    rpc_metrics_counter(metrics, "orders_store_unknown_total",
+                        "Operations of which it stayed open whether they were done", stats.unknown);
 }

@@ -14,6 +14,7 @@
 
 #include "rpclib/bytes.h"
 #include "rpclib/loop.h"
+#include "rpclib/metrics.h"
 
 #include "database_uri.h"
 #include "order.h"
@@ -24,7 +25,7 @@
 #define ORDER_STORE_KEY_SIZE_MAX    255               /* bytes of an Idempotency-Key */
 #define ORDER_STORE_EVENTS_MAX      100               /* taken from the outbox at once */
 #define ORDER_STORE_EVENTS_SIZE_MAX (4 * 1024 * 1024) /* bytes of these together, unless it is one event */
-#define ORDER_STORE_DELETES_MAX     500               /* events deleted by one statement */
+#define ORDER_STORE_IDS_MAX         500               /* events named in one statement */
 #define ORDER_STORE_FORGET_MAX      1000              /* expired keys deleted by one statement */
 
 struct order_store;
@@ -70,12 +71,13 @@ struct order_store_unit {
     const int64_t *event_ids;
     size_t event_ids_count;
     int32_t limit;
+    bool is_event_claimed;
     /* What came of it; lent until `done` returns. */
     const struct order *orders;
     size_t orders_count;
     const struct order_event *events;
     size_t events_count;
-    int64_t event_id; /* create: of the new order's event, 0 when it was made before */
+    int64_t event_id; /* create: of the new order's event, if it is the caller's to publish; else 0 */
     int32_t missing;  /* update: a line's id */
     int32_t count;    /* forget: how many */
 };
@@ -102,6 +104,8 @@ void order_store_free(struct order_store *store); /* NULL is fine */
 
 bool order_store_is_up(const struct order_store *store);
 uint64_t order_store_down_ms(const struct order_store *store); /* how long it has been away; 0: it is there */
+
+void order_store_metrics(const struct order_store *store, struct rpc_metrics *metrics);
 
 /* ---- Orders: `deadline_ms` is of the loop's clock; what an operation is given must stay until `done` ran ---- */
 
@@ -137,11 +141,19 @@ enum order_store_status order_store_list(struct order_store *store, struct order
 
 /* ---- The outbox ---- */
 
-/* Take over events that nobody has a claim to, the oldest first: the unit gets ORDER_STORE_EVENTS_MAX at most. */
-enum order_store_status order_store_claim_events(struct order_store *store, struct order_store_unit *unit,
-                                                 uint64_t deadline_ms, order_store_fn *done);
+/* Whether the events of orders made from now on are claimed for whoever made them; false at first. */
+void order_store_claim_new_events(struct order_store *store, bool claim);
 
-/* 1..ORDER_STORE_DELETES_MAX of them; those that are gone already are fine. */
+/* Take over events that nobody has a claim to, the oldest first, 1..ORDER_STORE_EVENTS_MAX of them at most. */
+enum order_store_status order_store_claim_events(struct order_store *store, struct order_store_unit *unit,
+                                                 int32_t limit, uint64_t deadline_ms, order_store_fn *done);
+
+/* Give up the claim to events: 1..ORDER_STORE_IDS_MAX of them. */
+enum order_store_status order_store_release_events(struct order_store *store, struct order_store_unit *unit,
+                                                   const int64_t *ids, size_t count, uint64_t deadline_ms,
+                                                   order_store_fn *done);
+
+/* 1..ORDER_STORE_IDS_MAX of them; those that are gone already are fine. */
 enum order_store_status order_store_delete_events(struct order_store *store, struct order_store_unit *unit,
                                                   const int64_t *ids, size_t count, uint64_t deadline_ms,
                                                   order_store_fn *done);

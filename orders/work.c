@@ -34,6 +34,7 @@ struct work {
     struct rpc_loop_task *task; /* sends what waits, at the end of the turn */
     struct rpc_loop_timer *sweep;
     bool is_sweeping;
+    struct work_stats stats;
 };
 
 /* ---- Waiting ------------------------------------------------------------------------------------------------------ */
@@ -72,6 +73,8 @@ static void unit_end(struct work *work, struct work_unit *unit, enum work_status
 {
     if (unit->may_be_done && status != WORK_OK)
         status = WORK_UNKNOWN;
+    if (status == WORK_UNKNOWN)
+        work->stats.unknown++;
     work->units_count--;
     work->size -= unit->size;
     unit->done(unit, status);
@@ -99,6 +102,7 @@ static void unit_repeat(struct work *work, struct work_unit *unit)
         unit_end(work, unit, WORK_UNAVAILABLE);
         return;
     }
+    work->stats.repeated++;
     unit->is_alone = true;
     queue_prepend(queue_of(work, unit), unit);
     rpc_loop_task_schedule(work->task);
@@ -286,8 +290,10 @@ static bool work_send(struct work *work, struct work_batch *batch, struct queue 
     batch_fill(batch, queue);
     parameters_reset(&work->parameters);
     batch->operation->bind(&work->parameters, batch->units, batch->count, work->options.arg);
-    if (database_send(work->database, batch->operation->name, &work->parameters, work_on_answer, batch))
+    if (database_send(work->database, batch->operation->name, &work->parameters, work_on_answer, batch)) {
+        work->stats.statements++;
         return true;
+    }
     batch_give_back(batch, queue);
     return false;
 }
@@ -426,6 +432,7 @@ enum work_status work_start(struct work *work, struct work_unit *unit)
         return WORK_UNAVAILABLE;
     if (work->units_count >= WORK_UNITS_MAX || work->size + unit->size > WORK_SIZE_MAX)
         return WORK_BUSY;
+    work->stats.started++;
     unit->number = work->number++;
     unit->batch = NULL;
     unit->attempts = 0;
@@ -446,4 +453,10 @@ bool work_is_up(const struct work *work)
 uint64_t work_down_ms(const struct work *work)
 {
     return database_down_ms(work->database);
+}
+
+void work_stats(const struct work *work, struct work_stats *stats)
+{
+    *stats = work->stats;
+    stats->in_flight = work->units_count;
 }

@@ -96,4 +96,10 @@ enum work_status work_start(struct work *work, struct work_unit *unit);
 bool work_is_up(const struct work *work);
 uint64_t work_down_ms(const struct work *work); /* how long the database has been away; 0: it is there */
 
+struct work_stats {
+    uint64_t started, statements, repeated, unknown;
+    size_t in_flight;
+};
+void work_stats(const struct work *work, struct work_stats *stats);
+
 #endif

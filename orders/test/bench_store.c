@@ -17,7 +17,7 @@ static struct {
     long ended, failed, in_flight;
     int32_t last_id;
     uint32_t *latencies;
-    int64_t events[ORDER_STORE_DELETES_MAX];
+    int64_t events[ORDER_STORE_IDS_MAX];
     size_t events_count;
     bool deleting;
 } bench;
@@ -51,7 +51,7 @@ static void bench_end(struct act *act)
         bench.latencies[bench.ended++] = (uint32_t)(act->end_us - act->start_us);
     if (act->unit.order != NULL) {
         bench.last_id = act->order.id;
-        if (bench.events_count < ORDER_STORE_DELETES_MAX)
+        if (bench.events_count < ORDER_STORE_IDS_MAX)
             bench.events[bench.events_count++] = act->event_id;
         bench_delete();
     }

@@ -38,6 +38,7 @@ void stage_open(struct stage *stage, struct postgres *postgres, unsigned connect
                                                                  .claim_ms = CLAIM_MS});
     if (stage->store == NULL)
         fail("no store");
+    order_store_claim_new_events(stage->store, true);
 }
 
 void stage_close(struct stage *stage)
@@ -221,8 +222,8 @@ struct act *act_claim(struct stage *stage)
 {
     struct act *act = act_new(stage);
 
-    return act_started(
-        act, order_store_claim_events(stage->store, &act->unit, stage_deadline(stage, STAGE_TIMEOUT_MS), act_on_end));
+    return act_started(act, order_store_claim_events(stage->store, &act->unit, ORDER_STORE_EVENTS_MAX,
+                                                     stage_deadline(stage, STAGE_TIMEOUT_MS), act_on_end));
 }
 
 struct act *act_delete_events(struct stage *stage, const int64_t *ids, size_t count)
