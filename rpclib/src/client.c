@@ -141,7 +141,7 @@ static enum rpc_status client_publish(struct rpc_client *client, const struct rp
         .headers = context_headers(request->context),
     };
 
-    if (key_size < 0 || (size_t)key_size >= sizeof(key) || key_size > 255)
+    if (strlen(request->service) > RPC_NAME_SIZE_MAX || strlen(request->method) > RPC_NAME_SIZE_MAX)
         return RPC_TOO_LARGE;
     if (properties.headers.num_entries > 0)
         properties._flags |= AMQP_BASIC_HEADERS_FLAG;

@@ -58,7 +58,6 @@ struct rpc_connection {
     int connecting_fd; /* until the stream has it; -1 */
     struct mq *mq;
     bool read_wants_write, write_wants_write;
-    bool dead; /* the mq is kept for the sessions' last look */
 
     struct session *sessions;
     struct session *session_next; /* the walk that is going on, so that sessions may leave during it */
@@ -115,7 +114,12 @@ struct rpc_loop *connection_loop(const struct rpc_connection *connection)
 
 struct mq *connection_mq(const struct rpc_connection *connection)
 {
-    return connection->phase == PHASE_UP || connection->dead ? connection->mq : NULL;
+    return connection->phase == PHASE_UP ? connection->mq : NULL;
+}
+
+const struct mq *connection_mq_counters(const struct rpc_connection *connection)
+{
+    return connection->mq;
 }
 
 void connection_flush_later(struct rpc_connection *connection)
@@ -223,6 +227,8 @@ static void connection_on_blocked(bool blocked, struct rpc_bytes reason, void *a
     else
         rpc_log(RPC_LOG_INFO, "the broker takes messages again");
     rpc_loop_task_schedule(connection->tell);
+    if (!blocked)
+        connection_visit(connection, session_on_connection_unblocked);
 }
 
 static void connection_on_output(void *arg)
@@ -255,24 +261,27 @@ static void connection_drop_link(struct rpc_connection *connection)
 /* The sessions still see the dead mq's counters while they are told. */
 static void connection_tell_sessions_down(struct rpc_connection *connection)
 {
-    connection->dead = true;
     connection_visit(connection, session_on_connection_down);
-    connection->dead = false;
     mq_free(connection->mq);
     connection->mq = NULL;
 }
 
+/* `on_closed` may free the connection, which no other callback would survive: it comes from the timer. */
 static void connection_finish_close(struct rpc_connection *connection)
+{
+    connection_drop_link(connection);
+    connection_enter(connection, PHASE_CLOSED);
+    rpc_loop_timer_start(connection->timer, 0);
+    connection_tell_sessions_down(connection);
+}
+
+static void connection_on_closed(struct rpc_connection *connection)
 {
     rpc_loop_fn *on_closed = connection->on_closed;
 
-    rpc_loop_timer_stop(connection->timer);
-    connection_drop_link(connection);
-    connection_enter(connection, PHASE_CLOSED);
-    connection_tell_sessions_down(connection);
     connection->on_closed = NULL;
     if (on_closed != NULL)
-        on_closed(connection->on_closed_arg); /* may free the connection */
+        on_closed(connection->on_closed_arg);
 }
 
 /* A broker that stays away is told of once, and once more when it is back. */
@@ -526,6 +535,7 @@ static void connection_on_timer(void *arg)
         connection_finish_close(connection);
         break;
     case PHASE_CLOSED:
+        connection_on_closed(connection);
         break;
     }
 }
@@ -579,15 +589,11 @@ struct rpc_connection *rpc_connection_new(const struct rpc_connection_options *o
 
 void rpc_connection_close(struct rpc_connection *connection, int timeout_ms, rpc_loop_fn *done, void *arg)
 {
-    bool was_up = connection->phase == PHASE_UP;
-
     connection->on_closed = done;
     connection->on_closed_arg = arg;
-    if (was_up) {
-        connection_on_flush(connection); /* the last acknowledgements go before the goodbye */
-        was_up = connection->phase == PHASE_UP;
-    }
-    if (was_up) {
+    if (connection->phase == PHASE_UP) {
+        /* The last acknowledgements go before the goodbye; writing is for later, since we may be within mq_feed(). */
+        connection_visit(connection, session_flush);
         mq_close(connection->mq);
         connection_enter(connection, PHASE_CLOSING);
         rpc_loop_timer_start(connection->timer, (uint64_t)timeout_ms);

@@ -104,7 +104,7 @@ static void session_open(struct session *session)
     struct mq *mq = connection_mq(session->connection);
 
     if (mq == NULL || session->channel != NULL)
-        return;
+        return; /* it opens when the connection comes up */
     session->channel = mq_channel_open(mq, &session_channel_events, session);
     if (session->channel == NULL) {
         if (mq_state(mq) == MQ_OPEN)
@@ -144,6 +144,12 @@ void session_on_connection_up(struct session *session)
     session_open(session);
 }
 
+void session_on_connection_unblocked(struct session *session)
+{
+    if (session->up)
+        session->events->on_up(session->arg);
+}
+
 void session_on_connection_down(struct session *session)
 {
     rpc_loop_timer_stop(session->reopen);
@@ -159,7 +165,16 @@ enum rpc_status session_status(const struct session *session)
 {
     if (!session->up)
         return RPC_OFFLINE;
-    return rpc_connection_state(session->connection) == RPC_CONNECTION_BLOCKED ? RPC_BLOCKED : RPC_OK;
+    switch (rpc_connection_state(session->connection)) {
+    case RPC_CONNECTION_UP:
+        return RPC_OK;
+    case RPC_CONNECTION_BLOCKED:
+        return RPC_BLOCKED;
+    case RPC_CONNECTION_DOWN: /* also while it says goodbye: what is sent behind that is not read */
+    case RPC_CONNECTION_CLOSED:
+        break;
+    }
+    return RPC_OFFLINE;
 }
 
 void session_flush_later(struct session *session)
@@ -169,10 +184,10 @@ void session_flush_later(struct session *session)
 
 uint64_t session_output_appended(const struct session *session)
 {
-    return mq_output_appended_total(connection_mq(session->connection));
+    return mq_output_appended_total(connection_mq_counters(session->connection));
 }
 
 uint64_t session_output_written(const struct session *session)
 {
-    return mq_output_written_total(connection_mq(session->connection));
+    return mq_output_written_total(connection_mq_counters(session->connection));
 }

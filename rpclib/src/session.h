@@ -16,7 +16,7 @@
 
 struct session_events {
     void (*setup)(struct mq_channel *channel, void *arg); /* declare and consume what is needed */
-    void (*on_up)(void *arg);                             /* all of it is there */
+    void (*on_up)(void *arg);                             /* all of it is there; again when the broker unblocks */
     void (*on_down)(void *arg);                           /* the channel is gone, or never came up */
     void (*on_settled)(void *arg);                        /* what was asked for after on_up is answered; may be NULL */
     void (*on_delivery)(const struct mq_delivery *delivery, void *arg);
@@ -54,8 +54,9 @@ void session_flush_later(struct session *session);
 uint64_t session_output_appended(const struct session *session);
 uint64_t session_output_written(const struct session *session);
 
-/* For connection.c: the connection came up, went down. */
+/* For connection.c: the connection came up, takes messages again, went down. */
 void session_on_connection_up(struct session *session);
+void session_on_connection_unblocked(struct session *session);
 void session_on_connection_down(struct session *session);
 
 #endif
