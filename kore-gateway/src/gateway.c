@@ -193,6 +193,7 @@ void kore_worker_configure(void)
     const struct rpc_settings *settings = gateway.settings;
 
     take_hangup();
+    close(worker->pipe[0]); /* the parent's end: as long as it is open here, too, nobody sees the parent die */
     wait_after_crash();
     gateway.loop = rpc_loop_kore_new();
     if (gateway.loop != NULL)
