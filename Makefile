@@ -6,7 +6,7 @@ MESON_OPTIONS ?=
 # Debian's, whatever else is in PATH: it runs with Debian's Python.
 MESON := $(firstword $(wildcard /usr/bin/meson) meson)
 
-.PHONY: all help install clean test check smoke
+.PHONY: all help install clean test check smoke bench bench-quick
 
 all: $(BUILD_DIR)/build.ninja
 	@ninja -C $(BUILD_DIR)
@@ -21,6 +21,7 @@ help:
 	@echo "make test                     all tests, as ./dev_test.sh"
 	@echo "make smoke                    test/nex-smoketest.sh against a shop that runs on this machine"
 	@echo "make check                    formatter, gcc and clang with warnings as errors, static checks, tests under sanitizers"
+	@echo "make bench                    the shop beside what its servers can do (BENCH_OPTIONS='--peer nameko'); bench-quick: in small"
 	@echo "make clean                    remove the build folder; data under .run/ stay"
 	@echo "./dev_run.sh                  run the shop;  ./dev_run_backingsvcs.sh  its servers alone"
 
@@ -39,3 +40,9 @@ smoke:
 
 check:
 	@dev/check.sh
+
+bench: all
+	@BUILD_DIR='$(BUILD_DIR)' loadtest/bench.py $(BENCH_OPTIONS)
+
+bench-quick: all
+	@BUILD_DIR='$(BUILD_DIR)' loadtest/bench.py --quick $(BENCH_OPTIONS)

@@ -95,15 +95,24 @@ static void on_ready(void *arg)
     rpc_loop_timer_start(bench->timer, WARM_UP_MS);
 }
 
+static void on_serving(void *arg)
+{
+    (void)arg;
+    puts("ready");
+    fflush(stdout);
+}
+
 static int serve(struct rpc_connection *connection, struct event_base *base)
 {
     static const char *const parameters[] = {"text", NULL};
     static const struct rpc_method methods[] = {
         {.name = "echo", .parameters = parameters, .parameters_required = 1, .handler = echo}};
 
-    if (rpc_service_new(connection,
-                        &(struct rpc_service_options){
-                            .name = "bench", .methods = methods, .methods_count = 1, .prefetch = PREFETCH}) == NULL)
+    if (rpc_service_new(connection, &(struct rpc_service_options){.name = "bench",
+                                                                  .methods = methods,
+                                                                  .methods_count = 1,
+                                                                  .prefetch = PREFETCH,
+                                                                  .on_ready = on_serving}) == NULL)
         return 1;
     return event_base_dispatch(base);
 }

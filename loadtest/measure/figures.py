@@ -1,0 +1,100 @@
+"""From measurements to figures: medians, spreads, shares of the ceilings, and whether the targets are met."""
+import statistics
+from dataclasses import dataclass
+
+
+def median(values):
+    return statistics.median(values)
+
+
+def spread(values):
+    """Half of the range, as a share of the median: 0.03 reads "within 3 % of it"."""
+    middle = median(values)
+    return (max(values) - min(values)) / 2 / middle if middle else 0.0
+
+
+class Measurements:
+    """(what, connections) -> one result a repetition"""
+
+    def __init__(self):
+        self.results = {}
+
+    def add(self, what, connections, result):
+        self.results.setdefault((what, connections), []).append(result)
+
+    def __contains__(self, key):
+        return key in self.results
+
+    def values(self, what, connections, name):
+        return [result[name] for result in self.results.get((what, connections), []) if result.get(name) is not None]
+
+    def median(self, what, connections, name="rate"):
+        values = self.values(what, connections, name)
+        return median(values) if values else None
+
+    def spread(self, what, connections, name="rate"):
+        values = self.values(what, connections, name)
+        return spread(values) if values else None
+
+    def ratio(self, what, connections, ceiling, ceiling_connections, name="rate"):
+        """The median of the repetitions' own ratios: what the machine did meanwhile falls out."""
+        pairs = zip(self.values(what, connections, name), self.values(ceiling, ceiling_connections, name))
+        ratios = [value / base for value, base in pairs if base]
+        return median(ratios) if ratios else None
+
+    def as_json(self):
+        return [
+            {"what": what, "connections": connections, "runs": runs}
+            for (what, connections), runs in self.results.items()
+        ]
+
+
+@dataclass
+class Line:
+    """One line of the table."""
+
+    what: str
+    figure: str
+    ceiling: str = ""
+    share: str = ""
+    target: str = ""
+    met: object = None  # True, False, or None: not measured, or no target
+
+    def as_json(self):
+        return {name: getattr(self, name) for name in ("what", "figure", "ceiling", "share", "target", "met")}
+
+
+def count(value):
+    """12,345 or 12.3"""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"
+
+
+def rate(value, wide=None):
+    return f"{count(value)}/s" + (f" ±{wide * 100:.0f} %" if wide else "")
+
+
+def micros(value):
+    return f"{value / 1000:.2f} ms" if value >= 1000 else f"{value:.0f} us"
+
+
+def share_line(measurements, what, title, least, connections=64):
+    """A rate against the broker's echo with as many in flight."""
+    value = measurements.median(what, connections)
+    ceiling = measurements.median("ceiling", connections)
+    if value is None or ceiling is None:
+        return Line(f"{title}, c={connections}", "not measured", target=f">= {least:.2f}" if least else "")
+    share = measurements.ratio(what, connections, "ceiling", connections)
+    return Line(
+        f"{title}, c={connections}",
+        rate(value, measurements.spread(what, connections)),
+        rate(ceiling, measurements.spread("ceiling", connections)),
+        f"{share:.2f}",
+        f">= {least:.2f}" if least else "",
+        share >= least if least else None,
+    )
+
+
+def most_line(title, value, most, unit, shown=None):
+    if value is None:
+        return Line(title, "not measured", target=f"<= {count(most)} {unit}")
+    return Line(title, shown or f"{count(value)} {unit}", target=f"<= {count(most)} {unit}", met=value <= most)

@@ -1,0 +1,315 @@
+"""The table against the targets, the file of results, the charts."""
+import json
+
+from . import plots
+from .figures import Line, count, median, micros, most_line, rate, share_line, spread
+from .load import TITLES
+from .terminal import table
+
+# The targets, on one machine with its backing services, one process of each program.
+LEAST_SHARE = {"get_product": 0.50, "post_order": 0.15, "get_order": 0.25}  # of the broker's echo, 64 in flight
+GET_PRODUCT_ABOVE_ECHO_US = 60
+POST_ORDER_P99_MS = 25
+CATALOGUE_CHANGE_MOST = 0.05
+ORDERS_CHANGE_MOST = 0.10
+CPU_US_MOST = 25
+IDLE_MIB_MOST, PEAK_MIB_MOST = 12, 40
+READY_MS_MOST = 200
+WATCHED_MOST = 0.03
+NAMEKO_LEAST = {64: 50, 1: 10}
+PROGRAMS = ("products", "orders", "gateway")
+HEADINGS = ["figure", "measured", "ceiling", "share", "target", "met"]
+
+
+class Report:
+    def __init__(self, measured, connections, machine, durability):
+        self.measured = measured
+        self.connections = connections
+        self.machine = machine
+        self.durability = durability
+        self.sizes = []
+        self.counts = []
+
+    # ---- lines -------------------------------------------------------------------------------------------------
+
+    def lines(self):
+        lines = self._rate_lines() + self._latency_lines() + self._ceiling_lines() + self._cost_lines()
+        return lines + self._flatness_lines() + self._watched_lines() + self._scale_lines() + self._peer_lines()
+
+    def _rate_lines(self):
+        lines = []
+        for name in ("get_product", "post_order", "get_order", "list_orders", "mixed"):
+            for connections in self.connections:
+                if (name, connections) in self.measured:
+                    least = LEAST_SHARE.get(name) if connections == 64 else None
+                    lines.append(share_line(self.measured, name, TITLES[name], least, connections))
+        return lines
+
+    def _latency_lines(self):
+        lines = []
+        p50 = self.measured.median("get_product", 1, "p50_us")
+        echo = self.measured.median("ceiling", 1, "p50_us")
+        if p50 is not None and echo is not None:
+            lines.append(
+                Line(
+                    f"{TITLES['get_product']}, c=1, p50",
+                    micros(p50),
+                    micros(echo),
+                    f"+{p50 - echo:.0f} us",
+                    f"<= echo + {GET_PRODUCT_ABOVE_ECHO_US} us",
+                    p50 <= echo + GET_PRODUCT_ABOVE_ECHO_US,
+                )
+            )
+        p99 = self.measured.median("post_order", 64, "p99_us")
+        if p99 is not None:
+            lines.append(most_line(f"{TITLES['post_order']}, c=64, p99", p99 / 1000, POST_ORDER_P99_MS, "ms"))
+        for what, connections in sorted(self.measured.results):
+            if " of its peak" in what:
+                lines.append(self._open_loop_line(what, connections))
+        return lines
+
+    def _open_loop_line(self, what, connections):
+        name, _, share = what.partition(" at ")
+        p50, p99, p999 = (self.measured.median(what, connections, f"p{share_of}_us") for share_of in ("50", "99", "999"))
+        offered = self.measured.median(what, connections, "offered")
+        behind = max(self.measured.values(what, connections, "unsent"))
+        text = f"p50 {micros(p50)}, p99 {micros(p99)}, p99.9 {micros(p999)}"
+        return Line(
+            f"{TITLES[name]}, open loop at {share}",
+            text + (f"; {int(behind)} requests never sent" if behind else ""),
+            f"{rate(offered)} offered",
+        )
+
+    def _ceiling_lines(self):
+        titles = {
+            "rpclib": "rpclib's echo",
+            "constant": TITLES["constant"],
+            "postgres create_one": "PostgreSQL: one order a statement",
+            "postgres create_batch": "PostgreSQL: many orders a statement",
+            "postgres select_one": "PostgreSQL: one order read",
+            "redis": "Redis: HMGET, one at a time",
+            "redis pipelined": "Redis: HMGET, 64 pipelined",
+        }
+        lines = []
+        for what, title in titles.items():
+            for connections in sorted(c for w, c in self.measured.results if w == what):
+                if what == "rpclib":
+                    lines.append(share_line(self.measured, what, title, None, connections))
+                    continue
+                values = self.measured.values(what, connections, "rate")
+                batch = self.measured.median(what, connections, "orders_a_transaction")
+                note = f", {batch:.0f} each" if batch and batch > 1 else ""
+                lines.append(Line(f"{title}, c={connections}{note}", rate(median(values), spread(values))))
+        return lines
+
+    def _cpu_us(self, what, connections, programs):
+        values = self.measured.values(what, connections, "cpu_us")
+        return median([sum(value[program] for program in programs) for value in values]) if values else None
+
+    def _cost_lines(self):
+        most = max(self.connections)
+        lines = [
+            most_line(
+                f"CPU of gateway and products, {TITLES['get_product']}, c={most}",
+                self._cpu_us("get_product", most, ("gateway", "products")),
+                CPU_US_MOST,
+                "us",
+            )
+        ]
+        for name in ("get_product", "post_order", "get_order"):
+            if (name, most) in self.measured:
+                parts = ("gateway", "products", "orders", "rabbitmq", "redis", "postgres", "generator")
+                shown = ", ".join(f"{part} {self._cpu_us(name, most, (part,)):.0f}" for part in parts)
+                lines.append(Line(f"CPU us a request, {TITLES[name]}, c={most}", shown))
+        for name in PROGRAMS:
+            idle = self.measured.median(f"start {name}", 1, "idle_mib")
+            peak = self.measured.median(f"memory {name}", 1, "peak_mib")
+            ready = self.measured.median(f"start {name}", 1, "ready_ms")
+            lines += [
+                most_line(f"memory of {name}, idle", idle, IDLE_MIB_MOST, "MiB"),
+                most_line(f"memory of {name}, at its most", peak, PEAK_MIB_MOST, "MiB"),
+                most_line(f"start of {name} to ready", ready, READY_MS_MOST, "ms"),
+            ]
+        return lines
+
+    def _flatness_lines(self):
+        lines = []
+        if len(self.sizes) < 2:
+            return lines
+        first = self.sizes[0]
+        for name in ("get_product", "post_order", "get_order", "list_orders"):
+            most = CATALOGUE_CHANGE_MOST if name == "get_product" else ORDERS_CHANGE_MOST
+            for size in self.sizes[1:]:
+                value, change = self._change(name, size)
+                if value is None:
+                    continue
+                is_last = size == self.sizes[-1]
+                lines.append(
+                    Line(
+                        f"{TITLES[name]}: {size:,} against {first:,}",
+                        rate(value),
+                        share=f"{change * 100:+.1f} %",
+                        target=f"within {most * 100:.0f} %" if is_last else "",
+                        met=change >= -most if is_last else None,
+                    )
+                )
+        return lines
+
+    def _change(self, name, size):
+        """How much faster a shop of this size is than the smallest; the median of the repetitions' own changes."""
+        keys = [key for key in self.measured.results if key[0] == f"{name} of {size}"]
+        if not keys:
+            return None, None
+        connections = keys[0][1]
+        ratio = self.measured.ratio(f"{name} of {size}", connections, f"{name} of {self.sizes[0]}", connections)
+        return self.measured.median(f"{name} of {size}", connections), ratio - 1
+
+    def _watched_lines(self):
+        keys = [key for key in self.measured.results if key[0] == "get_product watched"]
+        if not keys:
+            return []
+        connections = keys[0][1]
+        ratio = self.measured.ratio("get_product watched", connections, "get_product unwatched", connections)
+        value = self.measured.median("get_product watched", connections)
+        cost = 1 - ratio
+        return [
+            Line("cost of metrics, logs and trace context", rate(value), share=f"{cost * 100:.1f} %",
+                 target=f"<= {WATCHED_MOST * 100:.0f} %", met=cost <= WATCHED_MOST)
+        ]
+
+    def _scale_lines(self):
+        lines = []
+        for name in ("get_product", "post_order", "get_order"):
+            for number in self.counts:
+                for what, connections in list(self.measured.results):
+                    if what != f"{name} by {number}":
+                        continue
+                    ratio = self.measured.ratio(what, connections, f"{name} by {self.counts[0]}", connections)
+                    cores = self._cores(what, connections)
+                    lines.append(
+                        Line(
+                            f"{TITLES[name]}, {number} of each, c={connections}",
+                            rate(self.measured.median(what, connections), self.measured.spread(what, connections)),
+                            share=f"x {ratio:.2f}",
+                            ceiling=f"{cores:.2f} of {self.machine['processors']} processors busy",
+                        )
+                    )
+        return lines
+
+    def _cores(self, what, connections):
+        runs = self.measured.results[(what, connections)]
+        return median([sum(run["cpu_us"].values()) * run["rate"] / 1e6 for run in runs])
+
+    def _peer_lines(self):
+        lines = []
+        for name in ("get_product", "post_order", "get_order", "mixed"):
+            for connections in self.connections:
+                peer = f"nameko {name}"
+                if (peer, connections) not in self.measured:
+                    continue
+                ratio = self.measured.ratio(name, connections, peer, connections)
+                least = NAMEKO_LEAST.get(connections) if name != "mixed" else None
+                lines.append(
+                    Line(
+                        f"{TITLES[name]} against real Nameko, c={connections}",
+                        rate(self.measured.median(name, connections)),
+                        rate(self.measured.median(peer, connections), self.measured.spread(peer, connections)),
+                        f"x {ratio:.1f}",
+                        f">= x {least}" if least else "",
+                        ratio >= least if least else None,
+                    )
+                )
+        return lines
+
+    # ---- output ------------------------------------------------------------------------------------------------
+
+    def table(self):
+        met = {True: "yes", False: "NO", None: ""}
+        return table(
+            [[line.what, line.figure, line.ceiling, line.share, line.target, met[line.met]] for line in self.lines()],
+            HEADINGS,
+        )
+
+    def write(self, path, **more):
+        result = {
+            "machine": self.machine,
+            "durability": self.durability,
+            "table": [line.as_json() for line in self.lines()],
+            "measurements": self.measured.as_json(),
+            **more,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        charts = {
+            "rate": self._rate_chart(),
+            "latency": self._latency_chart(),
+            "share": self._share_chart(),
+            "flatness": self._flatness_chart(),
+            "scale": self._scale_chart(),
+        }
+        written = []
+        for name, chart in charts.items():
+            text = plots.svg(chart)
+            if text is not None:
+                written.append(path.with_name(f"{path.stem}-{name}.svg"))
+                written[-1].write_text(text)
+        return written
+
+    def _points(self, what_of, labels, name="rate", connections=None):
+        """(index, median, lowest, highest) of what there is."""
+        points = []
+        for index, label in enumerate(labels):
+            key = what_of(label)
+            values = self.measured.values(*key, name)
+            if values:
+                points.append((index, median(values), min(values), max(values)))
+        return points
+
+    def _rate_chart(self):
+        chart = plots.Chart("Requests a second (median, lowest, highest)", "connections, or calls in flight",
+                            "requests a second", self.connections, logarithmic=True)
+        names = {"ceiling": "the broker's ceiling", "rpclib": "rpclib's echo"}
+        names.update({name: TITLES[name] for name in ("get_product", "get_order", "post_order", "list_orders", "mixed")})
+        for what, title in names.items():
+            chart.add(title, self._points(lambda c, what=what: (what, c), self.connections), dashed=what == "ceiling")
+        return chart
+
+    def _latency_chart(self):
+        chart = plots.Chart("Latency in the closed loop: p50, and p99 dashed", "connections", "milliseconds",
+                            self.connections, logarithmic=True)
+        for number, name in enumerate(("ceiling", "get_product", "get_order", "post_order", "list_orders")):
+            for percentile in ("p50", "p99"):
+                points = self._points(lambda c, name=name: (name, c), self.connections, f"{percentile}_us")
+                points = [(point[0], point[1] / 1000) for point in points]
+                title = {"ceiling": "the broker's echo"}.get(name) or TITLES[name]
+                chart.add(f"{title}, {percentile}", points, dashed=percentile == "p99", colour=number)
+        return chart
+
+    def _share_chart(self):
+        chart = plots.Chart("Share of the broker's ceiling of the same run", "connections", "share", self.connections)
+        for number, name in enumerate(("get_product", "get_order", "post_order", "list_orders", "mixed")):
+            points = []
+            for index, connections in enumerate(self.connections):
+                share = self.measured.ratio(name, connections, "ceiling", connections)
+                if share is not None:
+                    points.append((index, share))
+            chart.add(TITLES[name], points, colour=number)
+            if points and name in LEAST_SHARE:
+                chart.marks.append((LEAST_SHARE[name], f"target at 64: {LEAST_SHARE[name]:.2f}", number))
+        return chart
+
+    def _flatness_chart(self):
+        labels = [count(size) for size in self.sizes]
+        chart = plots.Chart("Rate by how much the shop holds, smallest shop = 1", "products, and orders", "rate", labels)
+        for name in ("get_product", "post_order", "get_order", "list_orders") if len(self.sizes) > 1 else ():
+            changes = [self._change(name, size)[1] for size in self.sizes]
+            chart.add(TITLES[name], [(i, 1 + change) for i, change in enumerate(changes) if change is not None])
+        return chart
+
+    def _scale_chart(self):
+        chart = plots.Chart(f"Rate by processes of each program, {self.machine['processors']} processors",
+                            "processes of each", "requests a second", self.counts)
+        connections = next((c for what, c in self.measured.results if " by " in what), None)
+        for name in ("get_product", "post_order", "get_order"):
+            chart.add(TITLES[name], self._points(lambda n, name=name: (f"{name} by {n}", connections), self.counts))
+        return chart

@@ -1,0 +1,216 @@
+"""The runs of a benchmark, one after the other, each checked before it counts."""
+from . import data, invariants, load, processes
+from .ceilings import Database, Echo, Statements, redis_commands
+from .figures import Measurements
+from .terminal import note, note_end, say
+
+PRODUCTS, ORDERS = 1000, 10_000  # what the shop holds, where its size is not the question
+CAPTURE_S = 1
+WARM_UP_S = 0.3
+OPEN_LOOP_CONNECTIONS = 128
+OPEN_LOOP_SHARES = (0.5, 0.8)  # of the peak
+SERVERS = ("rabbitmq", "redis", "postgres")
+BATCH_CLIENTS = 4
+FLAT_LOADS = ("get_product", "post_order", "get_order", "list_orders")
+
+
+class Worthless(Exception):
+    """A run with a wrong answer, an error or a broken invariant."""
+
+
+class Bench:
+    """Servers, shops and generators of one benchmark, and what was measured."""
+
+    def __init__(self, servers, build_dir, directory, seconds):
+        self.servers = servers
+        self.build_dir = build_dir
+        self.directory = directory
+        self.seconds = seconds
+        self.generator = load.Generator(build_dir, directory)
+        self.measured = Measurements()
+        self.shops = []
+        self.echoes = {}
+        self.database = None
+
+    # ---- shops -------------------------------------------------------------------------------------------------
+
+    def shop(self, shop):
+        self.shops.append(shop)
+        return shop.start(self.directory)
+
+    def stop(self):
+        for echo in self.echoes.values():
+            echo.stop()
+        for shop in self.shops:
+            shop.stop()
+
+    def fill(self, shop, products=PRODUCTS, orders=ORDERS):
+        """A shop with so much in it, and the requests that fit it."""
+        data.fill(shop.room, products, orders)
+        return self.workload(shop, products, orders)
+
+    def workload(self, shop, products=PRODUCTS, orders=ORDERS):
+        return load.Workload(shop, load.Ledger(products, orders), self.directory)
+
+    # ---- one run -----------------------------------------------------------------------------------------------
+
+    def _components(self, shop):
+        components = {name: shop.pids(name) for name in shop.NAMES}
+        components.update({name: self.servers.pids(name) for name in SERVERS})
+        return components
+
+    def load(self, workload, name, what, run, *arguments):
+        """One run of a load: warmed up, its CPU time taken, its answers and the invariants checked."""
+        shop = workload.shop
+        connections = arguments[0]
+        note(f"{what}, {connections} connections")
+        for_warmth = self.generator.closed_exact(workload, name, connections, WARM_UP_S)
+        before = {part: processes.cpu_seconds(pids) for part, pids in self._components(shop).items()}
+        result = run(workload, name, *arguments)
+        after = {part: processes.cpu_seconds(pids) for part, pids in self._components(shop).items()}
+        found = load.faults(for_warmth) + load.faults(result)
+        if found:
+            raise Worthless(f"{what}, {connections} connections: " + "; ".join(found))
+        try:
+            result["invariants"] = invariants.check(shop, workload.ledger)
+        except invariants.Broken as broken:
+            raise Worthless(f"{what}, {connections} connections: {broken}") from None
+        result["cpu_us"] = {part: (after[part] - before[part]) * 1e6 / result["answered"] for part in after}
+        result["cpu_us"]["generator"] = result.pop("generator_cpu_s") * 1e6 / result["answered"]
+        result.pop("complaints", None)
+        self.measured.add(what, connections, result)
+        return result
+
+    def closed(self, workload, name, connections, what=None, seconds=None):
+        return self.load(workload, name, what or name, self.generator.closed, connections, seconds or self.seconds)
+
+    def open(self, workload, name, share, peak, seconds=None):
+        what = f"{name} at {share:.0%} of its peak"
+        return self.load(
+            workload, name, what, self.generator.constant, OPEN_LOOP_CONNECTIONS, seconds or self.seconds, peak * share
+        )
+
+    # ---- ceilings ----------------------------------------------------------------------------------------------
+
+    def prepare_ceilings(self, room, shop_of, with_database=True):
+        """Echo servers, and orders' statements as a shop of one moment uses them; `shop_of` makes a shop in a room."""
+        for name in ("ceiling_echo", "rpclib_echo"):
+            self.echoes[name] = Echo(name, room, self.build_dir, self.directory)
+            self.echoes[name].start()
+        if with_database:
+            self._prepare_database(room, shop_of(room))
+
+    def _prepare_database(self, room, shop):
+        statements = Statements(self.servers)
+        data.fill(room, PRODUCTS, ORDERS)
+        statements.switch(room, True)
+        try:
+            shop.start(self.directory)
+            workload = self.workload(shop)
+            statements.begin()
+            for name, connections in (("post_order", 1), ("post_order", 64), ("get_order", 1)):
+                self.generator.closed_exact(workload, name, connections, CAPTURE_S)
+            invariants.check(shop, workload.ledger)
+        finally:
+            shop.stop()
+            statements.switch(room, False)
+        self.database = Database(room, self.directory)
+        self.database.prepare(statements.read(room), ORDERS)
+        room.query("TRUNCATE orders, order_details, order_outbox, order_requests, order_idempotency")
+
+    def ceiling(self, what, connections, measure):
+        note(f"{what}, {connections}")
+        self.measured.add(what, connections, measure())
+
+    def _ceiling_steps(self, shop, connections):
+        """The servers' own figures, as (what, connections, how)."""
+        seconds = self.seconds
+        for count in connections:
+            for what, echo in (("ceiling", "ceiling_echo"), ("rpclib", "rpclib_echo")):
+                yield what, count, lambda echo=echo, count=count: self.echoes[echo].measure(count, seconds)
+        yield "redis", 1, lambda: redis_commands(self.servers, shop.room, 1, False, seconds)
+        yield "redis pipelined", 1, lambda: redis_commands(self.servers, shop.room, 1, True, seconds)
+        database = self.database
+        if database is None:
+            return
+        yield "postgres create_one", 1, lambda: database.measure("create_one", 1, seconds)
+        yield "postgres create_one", 32, lambda: database.measure("create_one", 32, seconds)
+        yield "postgres create_batch", BATCH_CLIENTS, lambda: database.measure("create_batch", BATCH_CLIENTS, seconds)
+        yield "postgres select_one", 1, lambda: database.measure("select_one", 1, seconds, shop.room)
+        yield "postgres select_one", 8, lambda: database.measure("select_one", 8, seconds, shop.room)
+
+    # ---- a repetition ------------------------------------------------------------------------------------------
+
+    def repetition(self, number, shop, connections, peer=None):
+        """Everything once, in another order each time: what changes slowly on the machine falls on all alike."""
+        workload = self.fill(shop)
+        steps = [(what, count, lambda s=(what, count, how): self.ceiling(*s))
+                 for what, count, how in self._ceiling_steps(shop, connections)]
+        workloads = [(workload, "")]
+        if peer is not None:
+            workloads.append((self.fill(peer), "nameko "))
+        for one, prefix in workloads:
+            for name in one.loads():
+                for count in connections:
+                    steps.append((prefix + name, count, lambda w=one, n=name, c=count, p=prefix: self.closed(w, n, c, p + n)))
+        # Those of one number of connections side by side, ceilings and loads in turn; each repetition begins elsewhere.
+        steps.sort(key=lambda step: connections.index(step[1]) if step[1] in connections else -1)
+        turn = (number * len(steps)) // 5 % len(steps)
+        for _, _, step in steps[turn:] + steps[:turn]:
+            step()
+        for name in workload.loads():
+            if name == "constant":
+                continue
+            peak = self.measured.values(name, max(connections), "rate")[-1]
+            for share in OPEN_LOOP_SHARES:
+                self.open(workload, name, share, peak)
+        note_end()
+
+    def starts(self, shop):
+        """How long each program takes to be ready, and what it holds when nobody asks it for anything."""
+        for name in shop.NAMES:
+            took_s = shop.restart(name)
+            idle = processes.resident_mib(shop.pids(name))
+            self.measured.add(f"start {name}", 1, {"ready_ms": took_s * 1000, "idle_mib": idle})
+
+    def peaks(self, shop):
+        for name, mib in shop.resident_peak_mib().items():
+            self.measured.add(f"memory {name}", 1, {"peak_mib": mib})
+
+    # ---- flatness ----------------------------------------------------------------------------------------------
+
+    def flatness(self, shops, sizes, repetitions, connections, seconds):
+        """The same requests to shops that differ only in how much they hold, all of them there at the same time."""
+        workloads = []
+        for shop, size in zip(shops, sizes):
+            say(f"filling a shop with {size:,} products and {size:,} orders")
+            workloads.append((size, self.fill(shop, size, size)))
+        for number in range(repetitions):
+            for name in [name for name in FLAT_LOADS if name in workloads[0][1].loads()]:
+                turn = number % len(workloads)
+                for size, workload in workloads[turn:] + workloads[:turn]:
+                    self.closed(workload, name, connections, f"{name} of {size}", seconds)
+        note_end()
+
+    # ---- scale -------------------------------------------------------------------------------------------------
+
+    def scale(self, shop, counts, repetitions, connections, seconds):
+        """So many processes of each, at the same total of connections."""
+        for _ in range(repetitions):
+            for count in counts:
+                shop.resize(count)
+                workload = self.fill(shop)
+                for name in ("get_product", "post_order", "get_order"):
+                    self.closed(workload, name, connections, f"{name} by {count}", seconds)
+        shop.resize(1)
+        note_end()
+
+    # ---- the cost of being watched -------------------------------------------------------------------------------
+
+    def observability(self, shops, repetitions, connections, seconds):
+        """Two shops that differ in their logs and metrics alone, in turn."""
+        workloads = {name: self.fill(shop) for name, shop in shops.items()}
+        for number in range(repetitions):
+            for name in sorted(workloads, reverse=number % 2 == 1):
+                self.closed(workloads[name], "get_product", connections, f"get_product {name}", seconds)
+        note_end()
