@@ -19,11 +19,19 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("faults") is not None)
 
 
+def or_end_the_session(start):
+    """What all tests need does not start: said once, not once a test."""
+    try:
+        start()
+    except AssertionError as error:
+        pytest.exit(f"cannot test: {error}", 1)
+
+
 @pytest.fixture(scope="session")
 def servers():
     servers = Servers()
     try:
-        servers.start()
+        or_end_the_session(servers.start)
         yield servers
     finally:
         program.stop_all()
@@ -43,7 +51,7 @@ def shop(servers, directory):
         if program.is_built(name):  # a program that is missing fails its own tests, not those of the others
             shop.add(name).start()
     for one in shop.programs:
-        one.wait_ready()
+        or_end_the_session(one.wait_ready)
     yield shop
     shop.close()
 

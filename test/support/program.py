@@ -104,10 +104,14 @@ class Program:
 
     def stop(self):
         """SIGTERM, and exit code 0 in time."""
-        if self.process is None:
-            return
         if self.running:
             self.terminate()
+        self.finish()
+
+    def finish(self):
+        """It has been asked to leave, or has left: with 0."""
+        if self.process is None:
+            return
         code = self.wait_exit()
         assert code == 0, f"{self.label} left with {code}, not 0:\n{self.tail()}"
 

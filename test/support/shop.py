@@ -132,7 +132,7 @@ class Shop:
                 program.terminate()
         for program in self.programs:
             try:
-                program.stop()
+                program.finish()
             except AssertionError as error:
                 failures.append(str(error))
             failures += [f"{program.label}: {line}" for line in program.sanitizer_reports()]
