@@ -56,13 +56,13 @@ static void fail_validation(struct rpc_incoming *request, json_t *messages)
 }
 
 /* How reading the arguments ended: true to go on, else the request is answered. */
-static bool accept(struct rpc_incoming *request, enum order_status status, json_t *messages)
+static bool accept(struct rpc_incoming *request, enum order_status status, json_t *const *messages)
 {
     switch (status) {
     case ORDER_OK:
         return true;
     case ORDER_INVALID:
-        fail_validation(request, messages);
+        fail_validation(request, *messages);
         return false;
     case ORDER_NO_MEMORY:
         rpc_incoming_fail_unexpected(request, "out of memory");
@@ -323,7 +323,7 @@ static struct call *creation_read(struct orders_service *service, struct rpc_inc
     struct call *call;
 
     if (!accept_key(request, &creation->idempotency_key) ||
-        !accept(request, order_read_new(&order, arguments[0], &messages), messages))
+        !accept(request, order_read_new(&order, arguments[0], &messages), &messages))
         return NULL;
     call = call_new(service, request, NULL);
     if (call == NULL) {
@@ -412,7 +412,7 @@ static void update_order(struct rpc_incoming *request, json_t *const arguments[]
     json_t *messages = NULL;
     struct call *call;
 
-    if (!accept(request, order_read_change(&change, arguments[0], &messages), messages))
+    if (!accept(request, order_read_change(&change, arguments[0], &messages), &messages))
         return;
     call = call_new(service, request, arguments[0]);
     if (call == NULL) {
@@ -483,7 +483,7 @@ static void list_orders(struct rpc_incoming *request, json_t *const arguments[],
     struct order_page page;
     struct call *call;
 
-    if (!accept(request, order_read_page(&page, arguments[0], arguments[1], &messages), messages))
+    if (!accept(request, order_read_page(&page, arguments[0], arguments[1], &messages), &messages))
         return;
     call = call_new(service, request, NULL);
     if (call != NULL)
