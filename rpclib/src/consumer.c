@@ -160,6 +160,8 @@ static void consumer_on_up(void *arg)
 {
     struct consumer *consumer = arg;
 
+    if (consumer->stopping && !consumer->stopped) /* while it came up: the broker was already asked to deliver */
+        mq_cancel(consumer->session.channel, CONSUMER_TAG);
     consumer->events->on_change(consumer->arg);
 }
 
@@ -202,7 +204,7 @@ void consumer_stop(struct consumer *consumer)
     if (channel != NULL)
         mq_cancel(channel, CONSUMER_TAG);
     else
-        consumer->stopped = true;
+        consumer->stopped = consumer->session.channel == NULL;
 }
 
 bool consumer_drained(const struct consumer *consumer)
