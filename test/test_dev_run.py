@@ -380,6 +380,11 @@ def listener(port):
     return False
 
 
+def wait_listening(run, ports):
+    wait_until(lambda: all(map(listener, ports)) or run.process.poll() is not None, "gdbserver listens", READY_TIMEOUT_S)
+    assert run.process.poll() is None, run.output
+
+
 @pytest.fixture
 def debug_ports():
     ports = range(FIRST_DEBUG_PORT, FIRST_DEBUG_PORT + 3)
@@ -391,8 +396,7 @@ def debug_ports():
 
 def test_debug_waits_at_the_first_instruction_and_ends_when_asked(start, debug_ports):
     run = start(DEBUG="1")
-    wait_until(lambda: all(listener(port) for port in debug_ports) or run.process.poll() is not None, "gdbserver listens",
-               READY_TIMEOUT_S)
+    wait_listening(run, debug_ports)
     for port, service in zip(debug_ports, ("products", "orders", "gateway")):
         assert run.says(rf"^{service} waits for a debugger on 127\.0\.0\.1:{port}\b"), run.output
     assert not list(run.run_dir.glob("*.ready")), "a program ran before the debugger came"
@@ -427,7 +431,7 @@ class GdbClient:
 
 def test_debug_goes_on_when_a_debugger_connects_and_the_service_drains_under_it(start, debug_ports):
     run = start("products", DEBUG="1")
-    wait_until(lambda: listener(debug_ports[0]) or run.process.poll() is not None, "gdbserver listens", READY_TIMEOUT_S)
+    wait_listening(run, debug_ports[:1])
     debugger = GdbClient(debug_ports[0])
     try:
         assert debugger.ask(b"?").startswith((b"T05", b"S05")), "stopped at its first instruction"
