@@ -194,6 +194,11 @@ struct rpc_context *context_new_incoming(struct rpc_bytes raw_properties, const 
 
     if (context == NULL)
         return NULL;
+    /* The call stack's place first: there may be more headers than a context holds. */
+    if (context_entry(context, rpc_bytes_of(&STACK_KEY[sizeof(PREFIX) - 1])) == NULL) {
+        rpc_context_free(context);
+        return NULL;
+    }
     if (raw_properties.size > 0 && context_copy(context, raw_properties, &encoded) &&
         amqp_decode_properties(AMQP_BASIC_CLASS, &context->pool, encoded, &decoded) >= 0) {
         const amqp_basic_properties_t *properties = decoded;

@@ -123,8 +123,8 @@ static void incoming_send(struct rpc_incoming *request, bool made, bool is_error
     else if (channel != NULL)
         status = incoming_publish(request, channel);
     buffer_consume(&service->body, buffer_size(&service->body));
-    if (status == RPC_TOO_LARGE && !is_error) {
-        rpc_incoming_fail_unexpected(request, "the result is larger than a message may be");
+    if (status == RPC_TOO_LARGE) { /* handed back, it would come again and again; the answer to this is a small one */
+        rpc_incoming_fail_unexpected(request, "the answer is larger than a message may be");
         return;
     }
     service->stats.answers++;
@@ -194,6 +194,8 @@ void rpc_incoming_fail_unexpected(struct rpc_incoming *request, const char *caus
 {
     char reference[37];
 
+    if (incoming_orphaned(request))
+        return;
     rpc_uuid4(reference);
     rpc_log(RPC_LOG_ERROR, "a request failed unexpectedly", RPC_LOG_TEXT("reference", reference),
             RPC_LOG_TEXT("correlation_id", request->envelope.correlation_id),

@@ -1,0 +1,950 @@
+/*
+ * rpc_service: each request is answered once, in Nameko's words, and acknowledged behind its answer; before a broker that
+ * the test plays, with requests that real Nameko sent among others.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "rpclib/json.h"
+#include "rpclib/log.h"
+#include "rpclib/publisher.h"
+#include "rpclib/service.h"
+#include "simulation/peer.h"
+
+#define STORY_SIZE 8192
+#define HELD_MAX   32
+#define REQUESTS   1 /* the channels, in the order in which the service opens them */
+#define EVENTS     2
+
+static struct rpc_service *service;
+static struct rpc_incoming *held[HELD_MAX]; /* requests that are not answered yet */
+static struct rpc_event *held_events[HELD_MAX];
+static unsigned held_count, held_events_count, ready, stopped;
+static char story[STORY_SIZE]; /* what handlers saw */
+
+__attribute__((format(printf, 1, 2))) static void tell(const char *format, ...)
+{
+    size_t used = strlen(story);
+    va_list arguments;
+
+    if (used > 0)
+        used += (size_t)snprintf(story + used, STORY_SIZE - used, "; ");
+    va_start(arguments, format);
+    vsnprintf(story + used, STORY_SIZE - used, format, arguments);
+    va_end(arguments);
+}
+
+static void story_is_at(const char *expected, int line)
+{
+    if (strcmp(story, expected) != 0)
+        fail_msg("line %d: handlers saw\n  \"%s\"\n  not \"%s\"", line, story, expected);
+    story[0] = '\0';
+}
+
+#define story_is(expected) story_is_at(expected, __LINE__)
+
+/* ---- Methods, as the golden products service has them ------------------------------------------------------------ */
+
+static void on_exists(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    (void)arg;
+    (void)arguments;
+    rpc_incoming_answer_json(request, json_true());
+}
+
+static void on_list(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    (void)arg;
+    (void)arguments;
+    rpc_incoming_answer(request, RPC_BYTES("[]"));
+}
+
+static void on_delete(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    (void)arg;
+    (void)arguments;
+    rpc_incoming_answer_json(request, NULL);
+}
+
+static void on_get(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    char value[100];
+
+    (void)arg;
+    snprintf(value, sizeof(value), "Product ID %s does not exist", json_string_value(arguments[0]));
+    rpc_incoming_fail(request, "NotFound", value);
+}
+
+static void on_create(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    json_t *messages =
+        json_pack("{s:[s], s:[s]}", "title", "Missing data for required field.", "in_stock", "Not a valid integer.");
+
+    (void)arg;
+    (void)arguments;
+    rpc_incoming_fail_validation(request, messages);
+    json_decref(messages);
+}
+
+/* Answers later. */
+static void on_hold(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    (void)arg;
+    (void)arguments;
+    tell("hold %s%s", rpc_incoming_correlation_id(request), rpc_incoming_redelivered(request) ? " again" : "");
+    assert_true(held_count < HELD_MAX);
+    held[held_count++] = request;
+}
+
+static void on_echo(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    json_t *both = json_pack("[O, O*]", arguments[0], arguments[1]);
+
+    (void)arg;
+    rpc_incoming_answer_json(request, both);
+    json_decref(both);
+}
+
+static void on_fail(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    const char *how = json_string_value(arguments[0]);
+    static char large[RPC_MESSAGE_SIZE_MAX + 10];
+
+    (void)arg;
+    if (strcmp(how, "unexpected") == 0) {
+        rpc_incoming_fail_unexpected(request, "secret cause");
+    } else if (strcmp(how, "large result") == 0) {
+        memset(large, '1', sizeof(large));
+        rpc_incoming_answer(request, (struct rpc_bytes){large, sizeof(large)});
+    } else if (strcmp(how, "large error") == 0) {
+        memset(large, 'e', sizeof(large) - 1);
+        large[sizeof(large) - 1] = '\0';
+        rpc_incoming_fail(request, "NotFound", large);
+    } else if (strcmp(how, "no utf-8") == 0) {
+        rpc_incoming_fail(request, "NotFound", "caf\xe9");
+    } else if (strcmp(how, "own args") == 0) {
+        rpc_incoming_answer_error(request, &(struct rpc_error){.exc_type = RPC_BYTES("Odd"),
+                                                               .exc_path = RPC_BYTES("a.Odd"),
+                                                               .value = RPC_BYTES("v"),
+                                                               .exc_args = RPC_BYTES("[1, {\"a\": null}]")});
+    } else {
+        rpc_incoming_answer_error(request, &(struct rpc_error){.exc_type = RPC_BYTES("Odd"),
+                                                               .exc_path = RPC_BYTES("a.Odd"),
+                                                               .value = RPC_BYTES("v"),
+                                                               .exc_args = RPC_BYTES("no JSON")});
+    }
+}
+
+static void on_free(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    (void)arg;
+    (void)arguments;
+    rpc_service_free(service);
+    service = NULL;
+    rpc_incoming_answer_json(request, json_true());
+}
+
+#define PARAMETERS(...)   \
+    (const char *const[]) \
+    {                     \
+        __VA_ARGS__, NULL \
+    }
+
+static const struct rpc_method methods[] = {
+    {"exists", PARAMETERS("product_id"), 1, on_exists},
+    {"list", NULL, 0, on_list},
+    {"delete", PARAMETERS("product_id"), 1, on_delete},
+    {"get", PARAMETERS("product_id"), 1, on_get},
+    {"create", PARAMETERS("product"), 1, on_create},
+    {"hold", NULL, 0, on_hold},
+    {"echo", PARAMETERS("a", "b"), 1, on_echo},
+    {"fail", PARAMETERS("how"), 1, on_fail},
+    {"free", NULL, 0, on_free},
+};
+
+static void on_event(struct rpc_event *event, json_t *data, void *arg)
+{
+    char *text = json_dumps(data, JSON_ENCODE_ANY);
+
+    (void)arg;
+    tell("event %s%s", text, rpc_event_redelivered(event) ? " again" : "");
+    free(text);
+    held_events[held_events_count++] = event;
+}
+
+static const struct rpc_event_handler handlers[] = {
+    {.source = "orders", .event_type = "order_created", .name = "on_order", .handler = on_event},
+    {.source = "orders",
+     .event_type = "order_created",
+     .name = "on_requeue",
+     .requeue_on_error = true,
+     .handler = on_event},
+};
+
+static void on_ready(void *arg)
+{
+    (void)arg;
+    ready++;
+}
+
+static void on_stopped(void *arg)
+{
+    (void)arg;
+    stopped++;
+}
+
+static void on_stopped_free(void *arg)
+{
+    (void)arg;
+    stopped++;
+    rpc_service_free(service);
+    service = NULL;
+}
+
+static void start(size_t handlers_count)
+{
+    service = rpc_service_new(peer.connection,
+                              &(struct rpc_service_options){.name = "products",
+                                                            .methods = methods,
+                                                            .methods_count = sizeof(methods) / sizeof(methods[0]),
+                                                            .event_handlers = handlers,
+                                                            .event_handlers_count = handlers_count,
+                                                            .on_ready = on_ready});
+    assert_non_null(service);
+    assert_false(rpc_service_ready(service));
+    peer_run();
+    assert_true(rpc_service_ready(service));
+    assert_int_equal(ready, 1);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    rpc_log_configure("test", RPC_LOG_ERROR + 1, RPC_LOG_LOGFMT);
+    story[0] = '\0';
+    held_count = held_events_count = ready = stopped = 0;
+    service = NULL;
+    peer_init();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    rpc_service_free(service);
+    service = NULL;
+    peer_clear();
+    return 0;
+}
+
+/* ---- Answers ----------------------------------------------------------------------------------------------------- */
+
+/* What the next request is answered with; `sent` is all that the service sent for it. */
+static void answer_is_at(const char *routing_key, const char *body, const char *expected, int line)
+{
+    static uint64_t tag;
+    unsigned message = peer.messages_count;
+    char sent[100];
+
+    peer_request(REQUESTS, ++tag, routing_key, "c-1", body);
+    peer_run();
+    if (peer.messages_count != message + 1)
+        fail_msg("line %d: no answer, or two: \"%s\"", line, peer.story);
+    snprintf(sent, sizeof(sent), "1 publish nameko-rpc/caller; 1 ack %llu", (unsigned long long)tag);
+    peer_story_is_at(sent, line);
+    if (strcmp(peer.messages[message].body, expected) != 0)
+        fail_msg("line %d: %s\n  instead of %s", line, peer.messages[message].body, expected);
+    assert_string_equal(peer.messages[message].correlation_id, "c-1");
+}
+
+#define answer_is(key, body, expected) answer_is_at(key, body, expected, __LINE__)
+
+#define ERROR(type, path, value)                                                            \
+    "{\"result\": null, \"error\": {\"exc_type\": \"" type "\", \"exc_path\": \"" path type \
+    "\", \"exc_args\": [\"" value "\"], \"value\": \"" value "\"}}"
+#define NAMEKO "nameko.exceptions."
+
+static void test_set_up(void **state)
+{
+    (void)state;
+    start(2);
+    assert_string_equal(peer.declared,
+                        "1 open; 1 qos 10; 1 exchange nameko-rpc topic durable; 1 queue rpc-products durable; "
+                        "1 bind rpc-products to nameko-rpc by products.*; 1 consume rpc-products; "
+                        "2 open; 2 qos 10; 2 exchange orders.events topic durable; "
+                        "2 queue evt-orders-order_created--products.on_order durable; "
+                        "2 bind evt-orders-order_created--products.on_order to orders.events by order_created; "
+                        "2 consume evt-orders-order_created--products.on_order; "
+                        "3 open; 3 qos 10; 3 exchange orders.events topic durable; "
+                        "3 queue evt-orders-order_created--products.on_requeue durable; "
+                        "3 bind evt-orders-order_created--products.on_requeue to orders.events by order_created; "
+                        "3 consume evt-orders-order_created--products.on_requeue");
+}
+
+static void test_answers(void **state)
+{
+    (void)state;
+    start(0);
+    answer_is("products.exists", "{\"args\": [\"x\"], \"kwargs\": {}}", "{\"result\": true, \"error\": null}");
+    answer_is("products.exists", "{\"args\": [], \"kwargs\": {\"product_id\": 1}}",
+              "{\"result\": true, \"error\": null}");
+    answer_is("products.list", "{\"kwargs\": {}, \"args\": []}", "{\"result\": [], \"error\": null}");
+    answer_is("products.delete", "{\"args\": [1], \"kwargs\": {}}", "{\"result\": null, \"error\": null}");
+    answer_is("products.echo", "{\"args\": [\"\xc3\xa9\"], \"kwargs\": {}}",
+              "{\"result\": [\"\xc3\xa9\"], \"error\": null}");
+    answer_is("products.echo", "{\"args\": [{\"a\": 1.5}], \"kwargs\": {\"b\": null}}",
+              "{\"result\": [{\"a\": 1.5}, null], \"error\": null}");
+    assert_string_equal(peer.messages[0].content_type, "application/json");
+    assert_string_equal(peer.messages[0].content_encoding, "utf-8");
+    assert_string_equal(peer.messages[0].headers, "{}");
+    assert_string_equal(peer.messages[0].reply_to, "");
+    assert_int_equal(peer.messages[0].delivery_mode, 1);
+    assert_int_equal(peer.messages[0].priority, 0);
+    assert_false(peer.messages[0].mandatory);
+}
+
+static void test_errors(void **state)
+{
+    (void)state;
+    start(0);
+    answer_is("products.get", "{\"args\": [\"x\"], \"kwargs\": {}}",
+              ERROR("NotFound", "products.exceptions.", "Product ID x does not exist"));
+    answer_is("products.nothing", "{\"args\": [], \"kwargs\": {}}", ERROR("MethodNotFound", NAMEKO, "nothing"));
+    answer_is("products.nothing", "[]", ERROR("MethodNotFound", NAMEKO, "nothing")); /* before the body is judged */
+    answer_is("products.", "{\"args\": [], \"kwargs\": {}}", ERROR("MethodNotFound", NAMEKO, ""));
+    answer_is("products", "{\"args\": [], \"kwargs\": {}}", ERROR("MethodNotFound", NAMEKO, "products"));
+    answer_is("products.get", "{\"args\": [], \"kwargs\": {}}",
+              ERROR("IncorrectSignature", NAMEKO, "get() missing 1 required positional argument: 'product_id'"));
+    answer_is("products.create", "{\"args\": [{}], \"kwargs\": {}}",
+              "{\"result\": null, \"error\": {\"exc_type\": \"ValidationError\", \"exc_path\": "
+              "\"marshmallow.exceptions.ValidationError\", \"exc_args\": [{\"title\": [\"Missing data for required "
+              "field.\"], \"in_stock\": [\"Not a valid integer.\"]}], \"value\": \"{'title': ['Missing data for "
+              "required field.'], 'in_stock': ['Not a valid integer.']}\"}}");
+    answer_is("products.fail", "{\"args\": [\"no utf-8\"], \"kwargs\": {}}",
+              ERROR("NotFound", "products.exceptions.", "(text that is no UTF-8)"));
+    answer_is("products.fail", "{\"args\": [\"own args\"], \"kwargs\": {}}",
+              "{\"result\": null, \"error\": {\"exc_type\": \"Odd\", \"exc_path\": \"a.Odd\", \"exc_args\": [1, "
+              "{\"a\": null}], \"value\": \"v\"}}");
+    answer_is("products.fail", "{\"args\": [\"bad args\"], \"kwargs\": {}}", ERROR("Odd", "a.", "v"));
+}
+
+static void test_malformed(void **state)
+{
+    static const char malformed[] = ERROR("MalformedRequest", NAMEKO, "Message missing `args` or `kwargs`");
+
+    (void)state;
+    start(0);
+    answer_is("products.get", "{}", malformed);
+    answer_is("products.get", "{\"args\": []}", malformed);
+    answer_is("products.get", "{\"kwargs\": {}}", malformed);
+    answer_is("products.get", "{\"args\": {}, \"kwargs\": {}}", malformed);
+    answer_is("products.get", "{\"args\": [], \"kwargs\": []}", malformed);
+    answer_is("products.get", "{\"args\": null, \"kwargs\": null}", malformed);
+    answer_is("products.get", "[]", malformed);
+    answer_is("products.get", "null", malformed);
+    answer_is("products.get", "\"args kwargs\"", malformed);
+    answer_is("products.get", "1", malformed);
+}
+
+/* The caller learns a reference, and nothing of the cause. */
+static void unexpected_is_at(const char *how, int line)
+{
+    char body[100];
+    unsigned message = peer.messages_count;
+    json_t *answer;
+    const char *value;
+
+    snprintf(body, sizeof(body), "{\"args\": [\"%s\"], \"kwargs\": {}}", how);
+    peer_request(REQUESTS, message + 1, "products.fail", "c-1", body);
+    peer_run();
+    if (peer.messages_count != message + 1)
+        fail_msg("line %d: \"%s\"", line, peer.story);
+    answer = json_loads(peer.messages[message].body, 0, NULL);
+    assert_non_null(answer);
+    value = json_string_value(json_object_get(json_object_get(answer, "error"), "value"));
+    assert_string_equal(json_string_value(json_object_get(json_object_get(answer, "error"), "exc_path")),
+                        "products.exceptions.UnexpectedError");
+    if (strlen(value) != 36)
+        fail_msg("line %d: value %s", line, value);
+    assert_null(strstr(peer.messages[message].body, "secret"));
+    json_decref(answer);
+    peer.story[0] = '\0';
+}
+
+#define unexpected_is(how) unexpected_is_at(how, __LINE__)
+
+static void test_unexpected(void **state)
+{
+    (void)state;
+    start(0);
+    unexpected_is("unexpected");
+    unexpected_is("large result");
+    unexpected_is("large error"); /* handed back, it would only come again */
+}
+
+/* ---- Messages that are no requests ------------------------------------------------------------------------------- */
+
+static void rejects_at(const amqp_basic_properties_t *properties, struct rpc_bytes body, const char *expected, int line)
+{
+    struct rpc_service_stats before, after;
+
+    rpc_service_stats(service, &before);
+    peer_deliver(REQUESTS, 1, false, "products.exists", properties, body);
+    peer_run();
+    rpc_service_stats(service, &after);
+    peer_story_is_at(expected, line);
+    assert_int_equal(after.rejected - before.rejected, strcmp(expected, "1 reject 1") == 0);
+}
+
+#define REPLY_TO AMQP_BASIC_REPLY_TO_FLAG, .reply_to = amqp_cstring_bytes("caller")
+#define TYPE(type)                                                                                     \
+    AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_REPLY_TO_FLAG, .reply_to = amqp_cstring_bytes("caller"), \
+                                                             .content_type = amqp_cstring_bytes(type)
+#define GOOD "{\"args\": [1], \"kwargs\": {}}"
+
+#define rejects(body, ...) rejects_at(&(amqp_basic_properties_t){._flags = __VA_ARGS__}, body, "1 reject 1", __LINE__)
+#define takes(body, ...)                                                                                        \
+    rejects_at(&(amqp_basic_properties_t){._flags = __VA_ARGS__}, body, "1 publish nameko-rpc/caller; 1 ack 1", \
+               __LINE__)
+
+static void test_no_requests(void **state)
+{
+    (void)state;
+    start(0);
+    rejects(RPC_BYTES(""), REPLY_TO);
+    rejects(RPC_BYTES("{\"args\": [1], \"kwargs\": {}"), REPLY_TO);
+    rejects(RPC_BYTES("args"), REPLY_TO);
+    rejects(RPC_BYTES("{\"args\": [\"\xff\"], \"kwargs\": {}}"), REPLY_TO);
+    rejects(RPC_BYTES("{\"args\": [\"\0\"], \"kwargs\": {}}"), REPLY_TO);
+    rejects(RPC_BYTES(GOOD "\0"), REPLY_TO);
+    rejects(RPC_BYTES(GOOD), 0); /* nowhere to answer to */
+    rejects(RPC_BYTES(GOOD), AMQP_BASIC_REPLY_TO_FLAG, .reply_to = amqp_cstring_bytes(""));
+    rejects(RPC_BYTES(GOOD), TYPE("text/plain"));
+    rejects(RPC_BYTES(GOOD), TYPE("application/x-python-serialize"));
+    rejects(RPC_BYTES(GOOD), TYPE("application/jsonx"));
+    takes(RPC_BYTES(GOOD), REPLY_TO);
+    takes(RPC_BYTES(GOOD), TYPE("application/json"));
+    takes(RPC_BYTES(GOOD), TYPE("Application/JSON"));
+    takes(RPC_BYTES(GOOD), TYPE("application/json; charset=utf-8"));
+    takes(RPC_BYTES(GOOD), TYPE("application/json;charset=utf-8"));
+    takes(RPC_BYTES(" \n" GOOD "\r\n"), REPLY_TO);
+}
+
+static void test_oversized(void **state)
+{
+    static char part[4088];
+
+    (void)state;
+    start(0);
+    PEER_METHOD(REQUESTS, BASIC_DELIVER, basic_deliver, .delivery_tag = 1);
+    frames_header(peer_out(), REQUESTS, &(amqp_basic_properties_t){0}, RPC_MESSAGE_SIZE_MAX + 1);
+    for (size_t left = RPC_MESSAGE_SIZE_MAX + 1; left > 0;) {
+        size_t size = left < sizeof(part) ? left : sizeof(part);
+
+        frames_raw(peer_out(), AMQP_FRAME_BODY, REQUESTS, (struct rpc_bytes){part, size});
+        left -= size;
+        if (network_link()->inbound.size > 1000000)
+            peer_run();
+    }
+    peer_run();
+    peer_story_is("1 reject 1");
+    answer_is("products.list", "{\"args\": [], \"kwargs\": {}}", "{\"result\": [], \"error\": null}");
+}
+
+/* A correlation id may be missing, or hold any bytes; it comes back as it came. */
+static void test_correlation_ids(void **state)
+{
+    (void)state;
+    start(0);
+    takes(RPC_BYTES(GOOD), REPLY_TO);
+    assert_string_equal(peer.messages[0].correlation_id, "");
+    takes(RPC_BYTES(GOOD), AMQP_BASIC_REPLY_TO_FLAG | AMQP_BASIC_CORRELATION_ID_FLAG,
+          .reply_to = amqp_cstring_bytes("caller"), .correlation_id = amqp_cstring_bytes("\x01\xff\n% d"));
+    assert_string_equal(peer.messages[1].correlation_id, "\x01\xff\n% d");
+}
+
+/* ---- What a request brings along --------------------------------------------------------------------------------- */
+
+static void test_deadline(void **state)
+{
+    static const struct {
+        const char *expiration;
+        uint64_t deadline_ms; /* from now; UINT64_MAX: none */
+    } cases[] = {{"1234", 1234},      {"0", 0},           {"", UINT64_MAX},       {"-1", UINT64_MAX},
+                 {"1e3", UINT64_MAX}, {" 1", UINT64_MAX}, {"86400000", 86400000}, {"99999999999999999999", UINT64_MAX}};
+    uint64_t now = rpc_loop_now_ms(fake_loop_base(peer.loop));
+
+    (void)state;
+    start(0);
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t expected = cases[i].deadline_ms == UINT64_MAX ? UINT64_MAX : now + cases[i].deadline_ms;
+
+        peer_deliver(REQUESTS, i + 1, false, "products.hold",
+                     &(amqp_basic_properties_t){._flags = AMQP_BASIC_REPLY_TO_FLAG | AMQP_BASIC_EXPIRATION_FLAG,
+                                                .reply_to = amqp_cstring_bytes("caller"),
+                                                .expiration = amqp_cstring_bytes(cases[i].expiration)},
+                     RPC_BYTES("{\"args\": [], \"kwargs\": {}}"));
+        peer_run();
+        if (rpc_incoming_deadline_ms(held[i]) != expected)
+            fail_msg("case %u: %llu", i, (unsigned long long)rpc_incoming_deadline_ms(held[i]));
+        rpc_incoming_answer_json(held[i], NULL);
+    }
+}
+
+static amqp_table_entry_t text_header(const char *key, const char *value)
+{
+    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
+                                .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(value)}};
+}
+
+static void request_with_headers(amqp_table_entry_t *entries, int count)
+{
+    peer_deliver(REQUESTS, 1, true, "products.hold",
+                 &(amqp_basic_properties_t){._flags = AMQP_BASIC_REPLY_TO_FLAG | AMQP_BASIC_HEADERS_FLAG,
+                                            .reply_to = amqp_cstring_bytes("caller"),
+                                            .headers = {count, entries}},
+                 RPC_BYTES("{\"args\": [], \"kwargs\": {}}"));
+    peer_run();
+}
+
+static void context_has(const struct rpc_context *context, const char *key, const char *value)
+{
+    struct rpc_bytes found = rpc_context_get(context, key);
+
+    if (value == NULL ? found.data != NULL : !rpc_bytes_equal(found, value))
+        fail_msg("%s is \"%.*s\"", key, (int)found.size, found.data);
+}
+
+static void test_context(void **state)
+{
+    amqp_field_value_t stack[] = {{.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes("gateway.get.1")}};
+    amqp_table_entry_t entries[] = {
+        text_header("nameko.language", "en"),
+        text_header("traceparent", "00-1"),
+        {.key = amqp_cstring_bytes("nameko.nothing"), .value = {.kind = AMQP_FIELD_KIND_VOID}},
+        {.key = amqp_cstring_bytes("nameko.call_id_stack"),
+         .value = {.kind = AMQP_FIELD_KIND_ARRAY, .value.array = {1, stack}}},
+    };
+    struct rpc_context *context;
+    char *text;
+
+    (void)state;
+    start(0);
+    request_with_headers(entries, 4);
+    story_is("hold  again");
+    context = rpc_incoming_context(held[0]);
+    assert_non_null(context);
+    assert_ptr_equal(rpc_incoming_context(held[0]), context);
+    context_has(context, "language", "en");
+    context_has(context, "traceparent", "00-1");
+    context_has(context, "nothing", NULL);
+    text = rpc_context_to_json(context, NULL);
+    assert_non_null(strstr(text, "[\"gateway.get.1\",\"products.hold."));
+    free(text);
+    rpc_incoming_answer_json(held[0], NULL);
+}
+
+/* More headers than a context holds: the first ones are kept, and the call stack has its place in any case. */
+static void test_context_of_too_many_headers(void **state)
+{
+    amqp_table_entry_t entries[100];
+    char keys[100][8];
+    struct rpc_context *context;
+    char *text;
+
+    (void)state;
+    start(0);
+    for (int i = 0; i < 100; i++) {
+        snprintf(keys[i], sizeof(keys[i]), "k%d", i);
+        entries[i] = text_header(keys[i], "v");
+    }
+    request_with_headers(entries, 100);
+    context = rpc_incoming_context(held[0]);
+    assert_non_null(context);
+    context_has(context, "k0", "v");
+    context_has(context, "k62", "v");
+    context_has(context, "k63", NULL);
+    text = rpc_context_to_json(context, NULL);
+    assert_non_null(strstr(text, "call_id_stack"));
+    free(text);
+    rpc_incoming_answer_json(held[0], NULL);
+}
+
+/* ---- Answers later, and the link that breaks --------------------------------------------------------------------- */
+
+#define HOLD "{\"args\": [], \"kwargs\": {}}"
+
+static void test_answer_later(void **state)
+{
+    (void)state;
+    start(0);
+    peer_request(REQUESTS, 1, "products.hold", "a", HOLD);
+    peer_request(REQUESTS, 2, "products.hold", "b", HOLD);
+    peer_request(REQUESTS, 3, "products.list", "c", HOLD);
+    peer_run();
+    story_is("hold a; hold b");
+    assert_int_equal(rpc_service_in_flight(service), 2);
+    peer_story_is("1 publish nameko-rpc/caller");
+    rpc_incoming_answer_json(held[1], json_true());
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/caller; 1 ack 2; 1 ack 3");
+    rpc_incoming_answer_json(held[0], json_true());
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/caller; 1 ack 1");
+    assert_int_equal(rpc_service_in_flight(service), 0);
+}
+
+static void test_answer_after_reconnect(void **state)
+{
+    (void)state;
+    start(0);
+    peer_request(REQUESTS, 1, "products.hold", "a", HOLD);
+    peer_request(REQUESTS, 2, "products.hold", "b", HOLD);
+    peer_run();
+    peer_hang_up(ECONNRESET);
+    peer_run();
+    assert_false(rpc_service_ready(service));
+    rpc_incoming_answer_json(held[0], json_true()); /* to nobody: it is delivered again */
+    peer.story[0] = '\0';
+    peer_advance(RPC_RECONNECT_MAX_MS);
+    assert_int_equal(ready, 2);
+    peer_story_is("");
+    rpc_incoming_answer_json(held[1], json_true()); /* its caller is still there, perhaps; its delivery is not */
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/caller");
+}
+
+static void test_blocked(void **state)
+{
+    (void)state;
+    start(0);
+    peer_request(REQUESTS, 1, "products.hold", "a", HOLD);
+    peer_block(true);
+    peer_run();
+    assert_false(rpc_service_ready(service));
+    rpc_incoming_answer_json(held[0], json_true());
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/caller; 1 ack 1"); /* it waits at the broker's door */
+    peer_block(false);
+    peer_run();
+    assert_true(rpc_service_ready(service));
+}
+
+/* ---- The end ----------------------------------------------------------------------------------------------------- */
+
+static void test_free_with_requests_running(void **state)
+{
+    (void)state;
+    start(2);
+    peer_request(REQUESTS, 1, "products.hold", "a", HOLD);
+    peer_request(REQUESTS, 2, "products.hold", "b", HOLD);
+    peer_request(REQUESTS, 3, "products.hold", "c", HOLD);
+    peer_request(REQUESTS, 4, "products.hold", "d", HOLD);
+    peer_deliver(EVENTS, 1, false, "order_created", &(amqp_basic_properties_t){0}, RPC_BYTES("1"));
+    peer_deliver(EVENTS, 2, false, "order_created", &(amqp_basic_properties_t){0}, RPC_BYTES("2"));
+    peer_deliver(EVENTS, 3, false, "order_created", &(amqp_basic_properties_t){0}, RPC_BYTES("3"));
+    peer_run();
+    assert_int_equal(held_count, 4);
+    assert_int_equal(held_events_count, 3);
+    assert_non_null(rpc_incoming_context(held[0]));
+    assert_non_null(rpc_event_context(held_events[0]));
+    rpc_service_free(service);
+    service = NULL;
+    assert_null(rpc_incoming_context(held[1]));
+    assert_string_equal(rpc_incoming_correlation_id(held[1]), "b");
+    rpc_incoming_answer_json(held[0], json_true());
+    rpc_incoming_fail(held[1], "NotFound", "x");
+    rpc_incoming_fail_unexpected(held[2], "x");
+    rpc_incoming_fail_validation(held[3], json_true());
+    rpc_event_done(held_events[0]);
+    rpc_event_fail(held_events[1], "x");
+    rpc_event_reject(held_events[2], "x");
+    peer_run();
+    assert_int_equal(peer.messages_count, 0);
+}
+
+static void test_free_within_a_handler(void **state)
+{
+    (void)state;
+    start(2);
+    peer_request(REQUESTS, 1, "products.free", "a", HOLD);
+    peer_request(REQUESTS, 2, "products.hold", "b", HOLD);
+    peer_run();
+    assert_null(service);
+    story_is("");
+    assert_int_equal(peer.messages_count, 0);
+}
+
+static void test_stop(void **state)
+{
+    struct rpc_service_stats stats;
+
+    (void)state;
+    start(1);
+    peer_request(REQUESTS, 1, "products.hold", "a", HOLD);
+    peer_deliver(EVENTS, 1, false, "order_created", &(amqp_basic_properties_t){0}, RPC_BYTES("1"));
+    peer_run();
+    rpc_service_stop(service, 1000, on_stopped, NULL);
+    peer_request(REQUESTS, 2, "products.hold", "b", HOLD);
+    peer_run();
+    peer_story_is("1 cancel; 2 cancel; 1 reject 2 requeue");
+    assert_false(rpc_service_ready(service));
+    peer_advance(500);
+    rpc_incoming_answer_json(held[0], json_true());
+    peer_advance(10);
+    assert_int_equal(stopped, 0);
+    rpc_event_done(held_events[0]);
+    peer_advance(1);
+    assert_int_equal(stopped, 1);
+    peer_story_is("1 publish nameko-rpc/caller; 1 ack 1; 2 ack 1");
+    rpc_service_stats(service, &stats);
+    assert_int_equal(stats.handed_back, 1);
+    peer_advance(5000);
+    assert_int_equal(stopped, 1);
+}
+
+static void test_stop_has_a_limit(void **state)
+{
+    (void)state;
+    start(0);
+    peer_request(REQUESTS, 1, "products.hold", "a", HOLD);
+    peer_run();
+    rpc_service_stop(service, 1000, on_stopped_free, NULL);
+    peer_advance(999);
+    assert_int_equal(stopped, 0);
+    peer_advance(1);
+    assert_int_equal(stopped, 1);
+    rpc_incoming_answer_json(held[0], json_true());
+    peer_run();
+    assert_int_equal(peer.messages_count, 0);
+}
+
+static void test_stop_when_idle(void **state)
+{
+    (void)state;
+    start(2);
+    rpc_service_stop(service, 60000, on_stopped_free, NULL);
+    assert_int_equal(stopped, 0); /* never from inside */
+    peer_advance(1);
+    assert_int_equal(stopped, 1);
+}
+
+static void test_stop_without_a_link(void **state)
+{
+    (void)state;
+    start(2);
+    peer.silent = true;
+    peer_hang_up(0);
+    peer_run();
+    rpc_service_stop(service, 60000, on_stopped_free, NULL);
+    peer_advance(1);
+    assert_int_equal(stopped, 1);
+}
+
+/* ---- Events ------------------------------------------------------------------------------------------------------ */
+
+static void event(unsigned channel, const char *body)
+{
+    peer_deliver((uint16_t)channel, 1, false, "order_created", &(amqp_basic_properties_t){0}, rpc_bytes_of(body));
+    peer_run();
+}
+
+static void test_events(void **state)
+{
+    (void)state;
+    start(2);
+    event(EVENTS, "{\"order\": 1}");
+    story_is("event {\"order\": 1}");
+    peer_story_is("");
+    rpc_event_done(held_events[0]);
+    peer_run();
+    peer_story_is("2 ack 1");
+    event(EVENTS, "2");
+    rpc_event_fail(held_events[1], "why"); /* Nameko drops it */
+    peer_run();
+    peer_story_is("2 ack 1");
+    event(EVENTS + 1, "3");
+    rpc_event_fail(held_events[2], "why");
+    peer_run();
+    peer_story_is("3 reject 1 requeue");
+    event(EVENTS + 1, "4");
+    rpc_event_reject(held_events[3], "why");
+    peer_run();
+    peer_story_is("3 reject 1");
+    story[0] = '\0';
+    event(EVENTS, "no JSON");
+    peer_story_is("2 reject 1");
+    story_is("");
+}
+
+static void queue_is_at(const struct rpc_event_handler *handler, const char *expected, int line)
+{
+    setup(NULL);
+    service = rpc_service_new(
+        peer.connection,
+        &(struct rpc_service_options){.name = "listener", .event_handlers = handler, .event_handlers_count = 1});
+    peer_run();
+    if (strncmp(strstr(peer.declared, "1 queue ") + 8, expected, strlen(expected)) != 0)
+        fail_msg("line %d: %s", line, peer.declared);
+    teardown(NULL);
+}
+
+#define queue_is(expected, ...)                                                                   \
+    queue_is_at(                                                                                  \
+        &(struct rpc_event_handler){                                                              \
+            .source = "orders", .event_type = "order_created", .handler = on_event, __VA_ARGS__}, \
+        expected, __LINE__)
+
+/* The golden listener's own. */
+static void test_event_queues(void **state)
+{
+    (void)state;
+    queue_is("evt-orders-order_created--listener.on_pool durable; ", .name = "on_pool");
+    queue_is("evt-orders-order_created durable; ", .name = "on_one", .kind = RPC_EVENT_SINGLETON);
+    queue_is("evt-orders-order_created--listener.on_pool_unreliable durable auto-delete; ",
+             .name = "on_pool_unreliable", .unreliable = true);
+    queue_is("evt-orders-order_created--listener.on_broadcast_reliable-listener-1 durable; ",
+             .name = "on_broadcast_reliable", .kind = RPC_EVENT_BROADCAST, .identifier = "listener-1");
+    queue_is("evt-orders-order_created--listener.on_broadcast-", .name = "on_broadcast", .kind = RPC_EVENT_BROADCAST);
+    queue_is("evt-orders-order_created--listener.on_both-me durable exclusive auto-delete; ", .name = "on_both",
+             .kind = RPC_EVENT_BROADCAST, .identifier = "me", .unreliable = true);
+    setup(NULL);
+}
+
+/* ---- Requests of real Nameko ------------------------------------------------------------------------------------- */
+
+static char *file_read(const char *folder, const char *name, const char *suffix, size_t *size)
+{
+    char path[600];
+    FILE *file;
+    char *data = calloc(1, 65536);
+
+    snprintf(path, sizeof(path), GOLDEN "/%s/%s%s", folder, name, suffix);
+    file = fopen(path, "rb");
+    if (file == NULL)
+        fail_msg("%s", path);
+    *size = fread(data, 1, 65535, file);
+    fclose(file);
+    return data;
+}
+
+/* The body of a message's frames. */
+static void body_of(const amqp_frame_t *frame, void *arg)
+{
+    if (frame->frame_type == AMQP_FRAME_BODY)
+        frames_append(arg, frames_out(frame->payload.body_fragment));
+}
+
+static json_t *golden_body(const char *folder, const char *name)
+{
+    struct frames_reader reader;
+    struct frames body = {0};
+    size_t size;
+    char *data = file_read(folder, name, ".bin", &size);
+    json_t *value;
+
+    frames_reader_init(&reader);
+    assert_true(frames_read(&reader, (struct rpc_bytes){data, size}, body_of, &body));
+    frames_reader_clear(&reader);
+    value = json_loadb(body.data, body.size, 0, NULL);
+    frames_clear(&body);
+    free(data);
+    assert_non_null(value);
+    return value;
+}
+
+/* The request as it was published, delivered to us: our answer must be Nameko's. */
+static void golden_is_at(const char *folder, const char *scene, const char *key, int line)
+{
+    char name[80];
+    unsigned message = peer.messages_count;
+    size_t size, publish_size;
+    json_t *expected, *answer;
+    char *data;
+
+    snprintf(name, sizeof(name), "%s-request", scene);
+    data = file_read(folder, name, ".bin", &size);
+    publish_size = 8 + ((size_t)(unsigned char)data[5] << 8 | (unsigned char)data[6]);
+    PEER_METHOD(REQUESTS, BASIC_DELIVER, basic_deliver, .consumer_tag = amqp_cstring_bytes("any"), .delivery_tag = 1,
+                .exchange = amqp_cstring_bytes("nameko-rpc"), .routing_key = amqp_cstring_bytes(key));
+    frames_append(peer_out(), (struct rpc_bytes){data + publish_size, size - publish_size});
+    free(data);
+    peer_run();
+    if (peer.messages_count != message + 1)
+        fail_msg("line %d: %s: %s", line, scene, peer.story);
+    snprintf(name, sizeof(name), "%s-response", scene);
+    expected = golden_body(folder, name);
+    answer = json_loads(peer.messages[message].body, 0, NULL);
+    if (!json_equal(answer, expected))
+        fail_msg("line %d: %s: %s", line, scene, peer.messages[message].body);
+    json_decref(expected);
+    json_decref(answer);
+    peer.story[0] = '\0';
+}
+
+#define golden_is(scene, key)                                   \
+    do {                                                        \
+        golden_is_at("nameko-3.0.0rc11", scene, key, __LINE__); \
+        golden_is_at("nameko-2.14.1", scene, key, __LINE__);    \
+    } while (0)
+
+static void test_golden(void **state)
+{
+    (void)state;
+    start(0);
+    golden_is("by-position", "products.exists");
+    golden_is("by-name", "products.exists");
+    golden_is("no-parameters", "products.list");
+    golden_is("null-result", "products.delete");
+    golden_is("not-found", "products.get");
+    golden_is("validation-error", "products.create");
+    golden_is("method-not-found", "products.no_such_method");
+    golden_is("incorrect-signature-missing-argument", "products.get");
+    golden_is("incorrect-signature-too-many-arguments", "products.get");
+    golden_is("incorrect-signature-unexpected-keyword", "products.get");
+    golden_is("incorrect-signature-multiple-values", "products.get");
+    golden_is("malformed-without-args", "products.get");
+    golden_is("malformed-without-kwargs", "products.get");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_set_up),
+        TEST(test_answers),
+        TEST(test_errors),
+        TEST(test_malformed),
+        TEST(test_unexpected),
+        TEST(test_no_requests),
+        TEST(test_oversized),
+        TEST(test_correlation_ids),
+        TEST(test_deadline),
+        TEST(test_context),
+        TEST(test_context_of_too_many_headers),
+        TEST(test_answer_later),
+        TEST(test_answer_after_reconnect),
+        TEST(test_blocked),
+        TEST(test_free_with_requests_running),
+        TEST(test_free_within_a_handler),
+        TEST(test_stop),
+        TEST(test_stop_has_a_limit),
+        TEST(test_stop_when_idle),
+        TEST(test_stop_without_a_link),
+        TEST(test_events),
+        cmocka_unit_test_teardown(test_event_queues, teardown),
+        TEST(test_golden),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
