@@ -12,6 +12,7 @@
 
 #define LIST_SIZE_MAX      (RPC_MESSAGE_SIZE_MAX - 1024u) /* the envelope needs a little */
 #define LIST_TIME_MAX_MS   30000u                         /* when the caller does not say how long it waits */
+#define EVENT_ATTEMPTS_MAX 6 /* of an event whose products are damaged; about five minutes in all */
 #define EVENT_RETRY_MIN_MS 100u
 #define EVENT_RETRY_MAX_MS 5000u
 #define REFUSAL_LOG_MS     1000u /* at most one line in that time: a full Redis refuses thousands of commands a second */
@@ -359,8 +360,9 @@ static void list(struct rpc_incoming *request, json_t *const arguments[], void *
 /*
  * ---- The orders' events ----
  *
- * An event is finished when it is applied, or rejected when it is none.  Whatever Redis may say or not say in between,
- * it is kept and tried again: when Redis is back, or after a while.  The broker delivers no more than the prefetch.
+ * An event is finished when it is applied, and put among the dead letters when it is none.  While Redis is away or says
+ * no, it is kept here and tried again; the broker delivers no more than the prefetch.  One that a damaged product refuses is
+ * tried again a few times, by way of the broker, and is a dead letter then.
  */
 
 /* The only way out. */
@@ -372,7 +374,7 @@ static void work_free(struct order_work *work)
 
 static void work_hand_back(struct order_work *work)
 {
-    rpc_event_fail(work->event, "the service stops before it could be applied");
+    rpc_event_hand_back(work->event);
     work_free(work);
 }
 
@@ -425,7 +427,10 @@ static void work_on_applied(struct product_application *application, enum produc
     }
     work->service->retry_ms = EVENT_RETRY_MIN_MS;
     work_tell(work);
-    rpc_event_done(work->event);
+    if (application->refused > 0) /* what was applied is remembered: the next attempt changes the rest alone */
+        rpc_event_fail(work->event, "the stock of a product is no integer, or would not fit 64 bits");
+    else
+        rpc_event_done(work->event);
     work_free(work);
 }
 
@@ -465,13 +470,13 @@ static void handle_order_created(struct rpc_event *event, json_t *data, void *ar
         if (fault != NULL)
             rpc_event_reject(event, fault);
         else
-            rpc_event_fail(event, "out of memory");
+            rpc_event_hand_back(event); /* out of memory */
         return;
     }
     work = order.count > 0 ? calloc(1, sizeof(*work)) : NULL;
     if (work == NULL) {
         if (order.count > 0)
-            rpc_event_fail(event, "out of memory");
+            rpc_event_hand_back(event); /* out of memory */
         else
             rpc_event_done(event); /* an order of nothing */
         order_event_clear(&order);
@@ -504,7 +509,7 @@ static const struct rpc_event_handler event_handlers[] = {
         .event_type = "order_created",
         .name = "handle_order_created",
         .kind = RPC_EVENT_SERVICE_POOL,
-        .requeue_on_error = true,
+        .attempts_max = EVENT_ATTEMPTS_MAX,
         .handler = handle_order_created,
     },
 };
@@ -558,6 +563,7 @@ struct products_service *products_service_new(const struct products_service_opti
                                                             .event_handlers = event_handlers,
                                                             .event_handlers_count = 1,
                                                             .prefetch = options->prefetch,
+                                                            .keep_dead_letters = true,
                                                             .on_ready = service_on_rpc_ready,
                                                             .arg = service,
                                                         });

@@ -15,6 +15,7 @@ struct rpc_event {
     struct subscription *subscription;
     struct rpc_context *context; /* made when it is asked for */
     struct envelope envelope;
+    struct rpc_bytes exchange, routing_key, body; /* copied only where dead letters are kept */
     char texts[];
 };
 
@@ -33,30 +34,74 @@ void rpc_event_done(struct rpc_event *event)
     consumer_done(&event->taken);
 }
 
+static struct letter event_letter(const struct rpc_event *event, const char *cause)
+{
+    return (struct letter){.raw_properties = event->envelope.raw_properties,
+                           .body = event->body,
+                           .exchange = event->exchange,
+                           .routing_key = event->routing_key,
+                           .queue = event->subscription->consumer.queue,
+                           .cause = cause};
+}
+
+/* Later, or never: by the dead letters' queues. */
+static void event_put_aside(struct rpc_event *event, const char *cause, uint32_t attempts_max)
+{
+    const struct letter letter = event_letter(event, cause);
+    struct rpc_service *service = event->subscription->service;
+
+    rpc_context_free(event->context);
+    event->context = NULL;
+    if (attempts_max > 0) {
+        if (dead_letters_retry(&service->dead_letters, &letter, attempts_max, &event->taken) == 0)
+            service->stats.rejected++;
+    } else {
+        service->stats.rejected++;
+        dead_letters_bury(&service->dead_letters, &letter, &event->taken);
+    }
+}
+
+void rpc_event_hand_back(struct rpc_event *event)
+{
+    rpc_context_free(event->context);
+    consumer_reject(&event->taken, true);
+}
+
 void rpc_event_fail(struct rpc_event *event, const char *cause)
 {
-    bool requeue;
+    const struct rpc_event_handler *handler;
 
     if (event->taken.consumer == NULL) {
         rpc_event_done(event);
         return;
     }
-    requeue = event->subscription->handler->requeue_on_error;
-    event_log(event, requeue ? "an event was not handled; requeued" : "an event was not handled; dropped", cause);
-    if (!requeue) { /* Nameko acknowledges it */
-        rpc_event_done(event);
+    handler = event->subscription->handler;
+    if (handler->attempts_max > 0 && event->subscription->service->options.keep_dead_letters) {
+        event_log(event, "an event was not handled this time", cause);
+        event_put_aside(event, cause, handler->attempts_max);
         return;
     }
-    rpc_context_free(event->context);
-    consumer_reject(&event->taken, true);
+    event_log(event,
+              handler->requeue_on_error ? "an event was not handled; requeued" : "an event was not handled; dropped",
+              cause);
+    if (handler->requeue_on_error)
+        rpc_event_hand_back(event);
+    else
+        rpc_event_done(event); /* Nameko acknowledges it */
 }
 
 void rpc_event_reject(struct rpc_event *event, const char *cause)
 {
-    if (event->taken.consumer != NULL) {
-        event_log(event, "an event can never be handled; rejected", cause);
-        event->subscription->service->stats.rejected++;
+    if (event->taken.consumer == NULL) {
+        rpc_event_done(event);
+        return;
     }
+    event_log(event, "an event can never be handled", cause);
+    if (event->subscription->service->options.keep_dead_letters) {
+        event_put_aside(event, cause, 0);
+        return;
+    }
+    event->subscription->service->stats.rejected++;
     rpc_context_free(event->context);
     consumer_reject(&event->taken, false);
 }
@@ -76,15 +121,36 @@ struct rpc_context *rpc_event_context(struct rpc_event *event)
 
 /* --- from a delivery to its handler --- */
 
+static struct rpc_bytes keep(char **room, struct rpc_bytes bytes)
+{
+    struct rpc_bytes kept = {*room, bytes.size};
+
+    if (bytes.size > 0)
+        memcpy(*room, bytes.data, bytes.size);
+    *room += bytes.size;
+    return kept;
+}
+
 static struct rpc_event *event_new(struct subscription *subscription, const struct mq_delivery *delivery)
 {
-    struct rpc_event *event = malloc(sizeof(*event) + envelope_size(&delivery->message));
+    const struct mq_message *message = &delivery->message;
+    bool keeps = subscription->service->options.keep_dead_letters;
+    size_t kept_size = keeps ? message->exchange.size + message->routing_key.size + message->body.size : 0;
+    size_t envelope_bytes = envelope_size(message);
+    struct rpc_event *event = malloc(sizeof(*event) + envelope_bytes + kept_size);
+    char *room;
 
     if (event == NULL)
         return NULL;
     event->subscription = subscription;
     event->context = NULL;
     envelope_copy(&event->envelope, event->texts, delivery);
+    if (keeps) {
+        room = event->texts + envelope_bytes;
+        event->exchange = keep(&room, message->exchange);
+        event->routing_key = keep(&room, message->routing_key);
+        event->body = keep(&room, message->body);
+    }
     consumer_take(&subscription->consumer, &event->taken, delivery);
     return event;
 }

@@ -4,6 +4,7 @@
 
 #include "buffer.h"
 #include "consumer.h"
+#include "dead_letters.h"
 #include "rpclib/service.h"
 
 /* One event handler with its queue. */
@@ -21,7 +22,8 @@ struct rpc_service {
     struct rpc_service_options options;
     struct consumer requests; /* unused when there are no methods */
     struct subscription *subscriptions;
-    struct buffer body; /* of the answer that is being made */
+    struct dead_letters dead_letters; /* unused unless they are kept */
+    struct buffer body;               /* of the answer that is being made */
     struct rpc_service_stats stats;
     bool told_ready;
 
@@ -53,7 +55,7 @@ bool subscription_init(struct subscription *subscription, struct rpc_service *se
 /* For every consumer's on_change: ready, drained? */
 void service_on_change(void *service);
 
-/* Refuse a message that is none of ours: log, count, reject without requeue. */
+/* Refuse a message that is none of ours: log, count, put it among the dead letters or reject it without requeue. */
 void service_refuse(struct rpc_service *service, struct consumer *consumer, const struct mq_delivery *delivery,
                     const char *reason);
 

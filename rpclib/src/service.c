@@ -27,7 +27,8 @@ static bool consumer_up(const struct consumer *consumer)
 
 bool rpc_service_ready(const struct rpc_service *service)
 {
-    return service_all(service, consumer_up);
+    return service_all(service, consumer_up) &&
+           (!service->options.keep_dead_letters || session_status(&service->dead_letters.confirms.session) == RPC_OK);
 }
 
 void service_on_change(void *arg)
@@ -48,6 +49,7 @@ void service_refuse(struct rpc_service *service, struct consumer *consumer, cons
 {
     const amqp_basic_properties_t *properties = delivery->message.properties;
     struct rpc_bytes id = {NULL, 0};
+    struct taken *taken;
 
     if (properties != NULL && (properties->_flags & AMQP_BASIC_CORRELATION_ID_FLAG))
         id = frame_text(properties->correlation_id);
@@ -55,7 +57,20 @@ void service_refuse(struct rpc_service *service, struct consumer *consumer, cons
     rpc_log(RPC_LOG_WARNING, "a message was rejected", RPC_LOG_TEXT("queue", consumer->queue),
             RPC_LOG_BYTES("routing_key", delivery->message.routing_key), RPC_LOG_BYTES("correlation_id", id),
             RPC_LOG_TEXT("reason", reason));
-    consumer_refuse(consumer, delivery, false);
+    taken = service->options.keep_dead_letters && !delivery->message.oversized ? malloc(sizeof(*taken)) : NULL;
+    if (taken == NULL) {
+        consumer_refuse(consumer, delivery, false);
+        return;
+    }
+    consumer_take(consumer, taken, delivery);
+    dead_letters_bury(&service->dead_letters,
+                      &(struct letter){.raw_properties = delivery->message.raw_properties,
+                                       .body = delivery->message.body,
+                                       .exchange = delivery->message.exchange,
+                                       .routing_key = delivery->message.routing_key,
+                                       .queue = consumer->queue,
+                                       .cause = reason},
+                      taken);
 }
 
 /* --- stopping --- */
@@ -101,6 +116,12 @@ void rpc_service_stats(const struct rpc_service *service, struct rpc_service_sta
 
 /* --- life --- */
 
+/* As many as all consumers together may have under way: a message that fails always finds a place. */
+static uint32_t letters_max(const struct rpc_service_options *options)
+{
+    return options->prefetch * (uint32_t)(options->event_handlers_count + 1);
+}
+
 static bool service_start(struct rpc_service *service, struct rpc_connection *connection)
 {
     const struct rpc_service_options *options = &service->options;
@@ -113,7 +134,8 @@ static bool service_start(struct rpc_service *service, struct rpc_connection *co
         if (!subscription_init(&service->subscriptions[i], service, connection, &options->event_handlers[i]))
             return false;
     }
-    return true;
+    return !options->keep_dead_letters ||
+           dead_letters_init(&service->dead_letters, service, connection, letters_max(options));
 }
 
 struct rpc_service *rpc_service_new(struct rpc_connection *connection, const struct rpc_service_options *options)
@@ -143,6 +165,7 @@ void rpc_service_free(struct rpc_service *service)
     if (service == NULL)
         return;
     if (service->subscriptions != NULL) {
+        dead_letters_clear(&service->dead_letters); /* hands back what is not confirmed, so the consumers come after */
         consumer_clear(&service->requests);
         for (size_t i = 0; i < service->options.event_handlers_count; i++)
             consumer_clear(&service->subscriptions[i].consumer);

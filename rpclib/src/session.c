@@ -51,6 +51,14 @@ static void session_on_delivery(const struct mq_delivery *delivery, void *arg)
     session->events->on_delivery(delivery, session->arg);
 }
 
+static void session_on_empty(void *arg)
+{
+    struct session *session = arg;
+
+    if (session->events->on_empty != NULL)
+        session->events->on_empty(session->arg);
+}
+
 static void session_on_return(const struct mq_message *message, uint16_t code, void *arg)
 {
     struct session *session = arg;
@@ -91,6 +99,7 @@ static void session_on_closed(uint16_t code, struct rpc_bytes text, void *arg)
 static const struct mq_channel_events session_channel_events = {
     .on_settled = session_on_settled,
     .on_delivery = session_on_delivery,
+    .on_empty = session_on_empty,
     .on_return = session_on_return,
     .on_confirm = session_on_confirm,
     .on_cancelled = session_on_cancelled,

@@ -20,6 +20,7 @@ struct session_events {
     void (*on_down)(void *arg);                           /* the channel is gone, or never came up */
     void (*on_settled)(void *arg);                        /* what was asked for after on_up is answered; may be NULL */
     void (*on_delivery)(const struct mq_delivery *delivery, void *arg);
+    void (*on_empty)(void *arg); /* mq_get() found nothing; may be NULL */
     void (*on_return)(const struct mq_message *message, uint16_t code, void *arg); /* may be NULL */
     void (*on_confirm)(uint64_t tag, bool multiple, bool ack, void *arg);          /* may be NULL */
     void (*on_flush)(void *arg); /* the output is about to be written: append what was held back; may be NULL */

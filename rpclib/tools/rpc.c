@@ -4,6 +4,7 @@
  *     rpc call products get '["the_odyssey"]'
  *     rpc call orders list_orders '[]' '{"limit": 10}'
  *     rpc publish orders order_created '{"order": {...}}'
+ *     rpc dead-letters products list
  */
 #include <event2/event.h>
 #include <jansson.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dead_letters.h"
 #include "rpclib/client.h"
 #include "rpclib/json.h"
 #include "rpclib/log.h"
@@ -39,6 +41,7 @@ struct tool {
     struct rpc_connection *connection;
     struct rpc_client *client;
     struct rpc_publisher *publisher;
+    struct dead_letters_tool *dead_letters;
     struct rpc_loop_timer *deadline;
     char **words; /* what follows "call" or "publish" */
     int words_count;
@@ -187,8 +190,28 @@ static bool words_fit(const char *command, int count, char *words[])
                (count < 4 || json_is(words[3], is_object, "KWARGS"));
     if (strcmp(command, "publish") == 0 && count == 3)
         return json_is(words[2], is_any, "DATA");
+    if (strcmp(command, "dead-letters") == 0 && dead_letters_words_fit(count, words))
+        return true;
     fputs(usage, stderr);
     return false;
+}
+
+/* --- dead-letters --- */
+
+static void tool_leave(void *arg)
+{
+    struct tool *tool = arg;
+
+    event_base_loopbreak(tool->base);
+}
+
+/* What was acknowledged must reach the broker before the program ends. */
+static void on_dead_letters_done(int exit_code, void *arg)
+{
+    struct tool *tool = arg;
+
+    tool->exit_code = exit_code;
+    rpc_connection_close(tool->connection, tool->timeout_ms, tool_leave, tool);
 }
 
 static bool tool_start(struct tool *tool, const char *command, const char *uri)
@@ -209,6 +232,9 @@ static bool tool_start(struct tool *tool, const char *command, const char *uri)
         tool->client = rpc_client_new(
             tool->connection,
             &(struct rpc_client_options){.name = "rpc", .calls_max = 1, .on_ready = on_client_ready, .arg = tool});
+    else if (strcmp(command, "dead-letters") == 0)
+        tool->dead_letters =
+            dead_letters_tool_new(tool->connection, tool->words_count, tool->words, on_dead_letters_done, tool);
     else
         tool->publisher =
             rpc_publisher_new(tool->connection, &(struct rpc_publisher_options){.source = tool->words[0],
@@ -216,13 +242,14 @@ static bool tool_start(struct tool *tool, const char *command, const char *uri)
                                                                                 .mandatory = true,
                                                                                 .on_ready = on_publisher_ready,
                                                                                 .arg = tool});
-    return tool->client != NULL || tool->publisher != NULL;
+    return tool->client != NULL || tool->publisher != NULL || tool->dead_letters != NULL;
 }
 
 static void tool_clear(struct tool *tool)
 {
     rpc_client_free(tool->client);
     rpc_publisher_free(tool->publisher);
+    dead_letters_tool_free(tool->dead_letters);
     rpc_connection_free(tool->connection);
     rpc_loop_timer_free(tool->deadline);
     rpc_loop_libevent_free(tool->loop);

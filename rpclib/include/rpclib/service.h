@@ -61,6 +61,11 @@ struct rpc_event_handler {
     const char *identifier; /* BROADCAST: names this instance; NULL: a random one, and an exclusive auto-delete queue */
     bool unreliable;        /* Nameko's reliable_delivery=False: the queue goes with its last consumer */
     bool requeue_on_error;  /* rpc_event_fail() hands the event back to the broker instead of dropping it */
+    /*
+     * 1 or more: rpc_event_fail() has the event tried again, so many times in all, after 1 s, 5 s, 30 s and then 2 min each,
+     * and puts it among the dead letters after that (the service must keep dead letters).  0: Nameko's rule, above.
+     */
+    uint32_t attempts_max;
     rpc_event_fn *handler;
 };
 
@@ -70,8 +75,15 @@ struct rpc_service_options {
     size_t methods_count;
     const struct rpc_event_handler *event_handlers;
     size_t event_handlers_count;
-    uint16_t prefetch;     /* MAX_WORKERS; 0: 10, Nameko's default */
-    const char *exchange;  /* NULL: "nameko-rpc" */
+    uint16_t prefetch;    /* MAX_WORKERS; 0: 10, Nameko's default */
+    const char *exchange; /* NULL: "nameko-rpc" */
+    /*
+     * Keep what cannot be handled in the queue `<name>.dead-letters`, with cause, attempts, time and where it came from in
+     * its headers (x-airship-...): messages that are no requests or no events, and events that were rejected or failed too
+     * often.  `rpc dead-letters` lists, shows, replays and purges them.  Without it such messages are rejected, for a
+     * dead-letter policy of the broker's to see.
+     */
+    bool keep_dead_letters;
     rpc_loop_fn *on_ready; /* all queues are consumed (again); may be NULL */
     void *arg;
 };
@@ -127,9 +139,11 @@ struct rpc_context *rpc_incoming_context(struct rpc_incoming *request);
 /* --- one event --- */
 
 void rpc_event_done(struct rpc_event *event); /* handled: acknowledge it */
-/* Not handled, and trying again here makes no sense: requeue_on_error decides between requeue and drop (logged). */
+/* Not handled this time: attempts_max, else requeue_on_error, decides what becomes of it; logged. */
 void rpc_event_fail(struct rpc_event *event, const char *cause);
-/* Can never be handled: reject it without requeue, so that a dead-letter policy sees it; counted and logged. */
+/* Not handled, through no fault of its own (the service stops, memory is short): back to the broker for another instance. */
+void rpc_event_hand_back(struct rpc_event *event);
+/* Can never be handled: put it among the dead letters, or reject it without requeue; counted and logged. */
 void rpc_event_reject(struct rpc_event *event, const char *cause);
 bool rpc_event_redelivered(const struct rpc_event *event);
 struct rpc_context *rpc_event_context(struct rpc_event *event);

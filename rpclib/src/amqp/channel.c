@@ -6,6 +6,8 @@
 #include "amqp/state.h"
 #include "rpclib/connection.h"
 
+#define QUEUE_ARGUMENTS_MAX 4
+
 struct mq_channel *mq_channel_open(struct mq *mq, const struct mq_channel_events *events, void *arg)
 {
     amqp_channel_open_t open = {.out_of_band = amqp_empty_bytes};
@@ -74,16 +76,37 @@ void mq_exchange_declare(struct mq_channel *channel, const char *name)
     ask(channel, AMQP_EXCHANGE_DECLARE_METHOD, &declare, AMQP_EXCHANGE_DECLARE_OK_METHOD);
 }
 
+static amqp_table_entry_t argument_number(const char *key, int32_t number)
+{
+    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
+                                .value = {.kind = AMQP_FIELD_KIND_I32, .value.i32 = number}};
+}
+
+static amqp_table_entry_t argument_text(const char *key, const char *text)
+{
+    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
+                                .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(text)}};
+}
+
 void mq_queue_declare(struct mq_channel *channel, const struct mq_queue *queue)
 {
-    amqp_table_entry_t expires = {.key = amqp_cstring_bytes("x-expires"),
-                                  .value = {.kind = AMQP_FIELD_KIND_I32, .value.i32 = queue->expires_ms}};
+    amqp_table_entry_t arguments[QUEUE_ARGUMENTS_MAX];
+    int count = 0;
+
+    if (queue->expires_ms > 0)
+        arguments[count++] = argument_number("x-expires", queue->expires_ms);
+    if (queue->message_ttl_ms > 0)
+        arguments[count++] = argument_number("x-message-ttl", queue->message_ttl_ms);
+    if (queue->dead_letter_queue != NULL) {
+        arguments[count++] = argument_text("x-dead-letter-exchange", "");
+        arguments[count++] = argument_text("x-dead-letter-routing-key", queue->dead_letter_queue);
+    }
     amqp_queue_declare_t declare = {
         .queue = amqp_cstring_bytes(queue->name),
         .durable = queue->durable,
         .exclusive = queue->exclusive,
         .auto_delete = queue->auto_delete,
-        .arguments = {.num_entries = queue->expires_ms > 0, .entries = &expires},
+        .arguments = {.num_entries = count, .entries = arguments},
     };
 
     ask(channel, AMQP_QUEUE_DECLARE_METHOD, &declare, AMQP_QUEUE_DECLARE_OK_METHOD);
@@ -111,6 +134,13 @@ void mq_consume(struct mq_channel *channel, const char *queue, const char *consu
         .queue = amqp_cstring_bytes(queue), .consumer_tag = amqp_cstring_bytes(consumer_tag), .no_ack = no_ack};
 
     ask(channel, AMQP_BASIC_CONSUME_METHOD, &consume, AMQP_BASIC_CONSUME_OK_METHOD);
+}
+
+void mq_get(struct mq_channel *channel, const char *queue)
+{
+    amqp_basic_get_t get = {.queue = amqp_cstring_bytes(queue)};
+
+    ask(channel, AMQP_BASIC_GET_METHOD, &get, AMQP_BASIC_GET_OK_METHOD);
 }
 
 void mq_cancel(struct mq_channel *channel, const char *consumer_tag)
@@ -184,6 +214,16 @@ static void content_on_deliver(struct content *content, const amqp_basic_deliver
         .consumer_tag = frame_text(deliver->consumer_tag),
         .tag = deliver->delivery_tag,
         .redelivered = deliver->redelivered};
+}
+
+static void content_on_got(struct content *content, const amqp_basic_get_ok_t *got)
+{
+    content->state = CONTENT_HEADER;
+    content->returned = false;
+    content->delivery = (struct mq_delivery){
+        .message = {.exchange = frame_text(got->exchange), .routing_key = frame_text(got->routing_key)},
+        .tag = got->delivery_tag,
+        .redelivered = got->redelivered};
 }
 
 static void content_on_return(struct content *content, const amqp_basic_return_t *returned)
@@ -276,16 +316,29 @@ static void channel_on_close(struct mq_channel *channel, const amqp_channel_clos
     events->on_closed(close->reply_code, frame_text(close->reply_text), arg);
 }
 
-static void channel_on_answer(struct mq_channel *channel, amqp_method_number_t id)
+/* The next answer that is awaited has come.  False, with the connection broken, when it is another one. */
+static bool channel_take_answer(struct mq_channel *channel, amqp_method_number_t id, amqp_method_number_t awaited)
 {
-    if (channel->answers_count == 0 || channel->answers[channel->answers_start] != id) {
+    if (channel->answers_count == 0 || channel->answers[channel->answers_start] != awaited) {
         mq_break(channel->mq, "the broker sent %s, which nobody asked for", amqp_method_name(id));
-        return;
+        return false;
     }
     channel->answers_start = (channel->answers_start + 1) % MQ_ANSWERS_MAX;
     channel->answers_count--;
-    if (channel->answers_count == 0 && channel->state == CHANNEL_OPEN)
+    return true;
+}
+
+static void channel_on_answer(struct mq_channel *channel, amqp_method_number_t id)
+{
+    if (channel_take_answer(channel, id, id) && channel->answers_count == 0 && channel->state == CHANNEL_OPEN)
         channel->events->on_settled(channel->arg);
+}
+
+static void channel_on_get_empty(struct mq_channel *channel)
+{
+    if (channel_take_answer(channel, AMQP_BASIC_GET_EMPTY_METHOD, AMQP_BASIC_GET_OK_METHOD) &&
+        channel->state == CHANNEL_OPEN && channel->events->on_empty != NULL)
+        channel->events->on_empty(channel->arg);
 }
 
 static void channel_on_confirm(struct mq_channel *channel, uint64_t tag, bool multiple, bool ack)
@@ -311,6 +364,13 @@ static void channel_on_method(struct mq_channel *channel, const amqp_method_t *m
     switch (method->id) {
     case AMQP_BASIC_DELIVER_METHOD:
         content_on_deliver(&channel->content, method->decoded);
+        break;
+    case AMQP_BASIC_GET_OK_METHOD:
+        if (channel_take_answer(channel, method->id, method->id))
+            content_on_got(&channel->content, method->decoded);
+        break;
+    case AMQP_BASIC_GET_EMPTY_METHOD:
+        channel_on_get_empty(channel);
         break;
     case AMQP_BASIC_RETURN_METHOD:
         content_on_return(&channel->content, method->decoded);

@@ -52,6 +52,7 @@ struct mq_channel_events {
     void (*on_delivery)(const struct mq_delivery *delivery, void *arg);
     void (*on_return)(const struct mq_message *message, uint16_t code, void *arg);
     void (*on_confirm)(uint64_t tag, bool multiple, bool ack, void *arg);
+    void (*on_empty)(void *arg);     /* mq_get() found nothing; may be NULL when that is not used */
     void (*on_cancelled)(void *arg); /* the broker cancelled a consumer: its queue went away */
     /* The broker closed the channel; it is gone with this call. */
     void (*on_closed)(uint16_t code, struct rpc_bytes text, void *arg);
@@ -120,7 +121,9 @@ void mq_channel_close(struct mq_channel *channel);
 struct mq_queue {
     const char *name;
     bool durable, exclusive, auto_delete;
-    int32_t expires_ms; /* x-expires; 0: none */
+    int32_t expires_ms;            /* x-expires; 0: none */
+    int32_t message_ttl_ms;        /* x-message-ttl; 0: none */
+    const char *dead_letter_queue; /* where expired messages go, through the default exchange; NULL: none */
 };
 
 /*
@@ -132,6 +135,7 @@ void mq_queue_declare(struct mq_channel *channel, const struct mq_queue *queue);
 void mq_queue_bind(struct mq_channel *channel, const char *queue, const char *exchange, const char *routing_key);
 void mq_qos(struct mq_channel *channel, uint16_t prefetch);
 void mq_consume(struct mq_channel *channel, const char *queue, const char *consumer_tag, bool no_ack);
+void mq_get(struct mq_channel *channel, const char *queue); /* one message: on_delivery or on_empty, not on_settled */
 void mq_cancel(struct mq_channel *channel, const char *consumer_tag);
 void mq_confirm_select(struct mq_channel *channel);
 

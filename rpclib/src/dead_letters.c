@@ -1,0 +1,223 @@
+#include "dead_letters.h"
+
+#include <stdio.h>
+#include <time.h>
+
+#include "amqp/frame.h"
+#include "incoming.h"
+#include "rpclib/log.h"
+#include "wire.h"
+
+#define CONFIRM_TIMEOUT_MS 10000
+#define POOL_PAGE          4096
+#define TIME_SIZE          32
+
+static const unsigned delays_ms[RETRY_DELAYS_COUNT] = {RETRY_DELAYS_MS};
+
+static bool retry_queue(char out[WIRE_NAME_SIZE], const char *queue, unsigned delay_ms)
+{
+    return snprintf(out, WIRE_NAME_SIZE, "%s.retry-%u", queue, delay_ms) < WIRE_NAME_SIZE;
+}
+
+/* --- a letter's headers: its own, and ours behind them --- */
+
+struct headers {
+    amqp_table_entry_t entries[DEAD_LETTERS_HEADERS_MAX];
+    int count;
+    int64_t attempts; /* as the last failure wrote it; 0 at the first */
+};
+
+static bool key_is(const amqp_table_entry_t *entry, const char *key)
+{
+    return rpc_bytes_equal(frame_text(entry->key), key);
+}
+
+static bool is_ours(const amqp_table_entry_t *entry)
+{
+    static const char *const keys[] = {LETTER_CAUSE, LETTER_ATTEMPTS, LETTER_TIME,
+                                       LETTER_QUEUE, LETTER_EXCHANGE, LETTER_ROUTING_KEY};
+
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        if (key_is(entry, keys[i]))
+            return true;
+    }
+    return false;
+}
+
+/* What was there before, except ours of an earlier failure; room for ours stays. */
+static void headers_take(struct headers *headers, const amqp_table_t *table)
+{
+    for (int i = 0; i < table->num_entries; i++) {
+        const amqp_table_entry_t *entry = &table->entries[i];
+
+        if (key_is(entry, LETTER_ATTEMPTS) && entry->value.kind == AMQP_FIELD_KIND_I64)
+            headers->attempts = entry->value.value.i64;
+        if (!is_ours(entry) && headers->count < DEAD_LETTERS_HEADERS_MAX - 6)
+            headers->entries[headers->count++] = *entry;
+    }
+}
+
+static void headers_add_text(struct headers *headers, const char *key, struct rpc_bytes text)
+{
+    headers->entries[headers->count++] = (amqp_table_entry_t){
+        .key = amqp_cstring_bytes(key), .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = frame_bytes(text)}};
+}
+
+static void headers_add_number(struct headers *headers, const char *key, int64_t number)
+{
+    headers->entries[headers->count++] = (amqp_table_entry_t){
+        .key = amqp_cstring_bytes(key), .value = {.kind = AMQP_FIELD_KIND_I64, .value.i64 = number}};
+}
+
+static void time_text(char out[TIME_SIZE])
+{
+    time_t now = time(NULL);
+    struct tm parts;
+
+    gmtime_r(&now, &parts);
+    strftime(out, TIME_SIZE, "%Y-%m-%dT%H:%M:%SZ", &parts);
+}
+
+/* --- sending --- */
+
+static void on_confirmed(enum rpc_status status, void *arg)
+{
+    struct taken *taken = arg;
+
+    if (status == RPC_OK) {
+        consumer_done(taken);
+        return;
+    }
+    rpc_log(RPC_LOG_ERROR, "a message could not be put aside; handed back to the broker",
+            RPC_LOG_TEXT("reason", rpc_status_name(status)));
+    consumer_reject(taken, true);
+}
+
+/* An expiration would let it vanish here, a foreign user_id have it refused. */
+static amqp_basic_properties_t kept_properties(const amqp_basic_properties_t *given, const struct headers *headers)
+{
+    amqp_basic_properties_t properties = *given;
+
+    properties._flags &= ~(amqp_flags_t)(AMQP_BASIC_EXPIRATION_FLAG | AMQP_BASIC_USER_ID_FLAG);
+    properties._flags |= AMQP_BASIC_HEADERS_FLAG;
+    properties.headers =
+        (amqp_table_t){.num_entries = headers->count, .entries = (amqp_table_entry_t *)(uintptr_t)headers->entries};
+    return properties;
+}
+
+static void letter_send(struct dead_letters *letters, const struct letter *letter, const char *queue,
+                        const amqp_basic_properties_t *given, struct headers *headers, struct taken *taken)
+{
+    size_t cause_size = strlen(letter->cause);
+    struct rpc_bytes cause = {letter->cause, cause_size < DEAD_LETTERS_CAUSE_MAX ? cause_size : DEAD_LETTERS_CAUSE_MAX};
+    amqp_basic_properties_t properties;
+    char now[TIME_SIZE];
+    enum rpc_status status;
+
+    time_text(now);
+    headers_add_text(headers, LETTER_CAUSE, cause);
+    headers_add_number(headers, LETTER_ATTEMPTS, headers->attempts + 1);
+    headers_add_text(headers, LETTER_TIME, rpc_bytes_of(now));
+    headers_add_text(headers, LETTER_QUEUE, rpc_bytes_of(letter->queue));
+    headers_add_text(headers, LETTER_EXCHANGE, letter->exchange);
+    headers_add_text(headers, LETTER_ROUTING_KEY, letter->routing_key);
+    properties = kept_properties(given, headers);
+    status = confirms_publish(
+        &letters->confirms,
+        &(struct mq_publish){
+            .exchange = rpc_bytes_of(""), .routing_key = rpc_bytes_of(queue), .mandatory = true, .body = letter->body},
+        &properties, on_confirmed, taken);
+    if (status != RPC_OK)
+        on_confirmed(status, taken);
+}
+
+/* Send it to the queue that `attempts_max` leads to: 0 for the dead letters at once.  Returns the delay. */
+static unsigned letter_route(struct dead_letters *letters, const struct letter *letter, uint32_t attempts_max,
+                             struct taken *taken)
+{
+    amqp_basic_properties_t none = {0};
+    struct headers headers = {.count = 0};
+    void *decoded = NULL;
+    char queue[WIRE_NAME_SIZE];
+    const char *target = letters->queue;
+    unsigned delay_ms = 0;
+    amqp_pool_t pool;
+
+    init_amqp_pool(&pool, POOL_PAGE);
+    if (letter->raw_properties.size == 0 ||
+        amqp_decode_properties(AMQP_BASIC_CLASS, &pool, frame_bytes(letter->raw_properties), &decoded) < 0)
+        decoded = &none;
+    if (((amqp_basic_properties_t *)decoded)->_flags & AMQP_BASIC_HEADERS_FLAG)
+        headers_take(&headers, &((amqp_basic_properties_t *)decoded)->headers);
+    if (headers.attempts + 1 < attempts_max) {
+        delay_ms = delays_ms[headers.attempts < RETRY_DELAYS_COUNT ? headers.attempts : RETRY_DELAYS_COUNT - 1];
+        if (retry_queue(queue, letter->queue, delay_ms))
+            target = queue;
+    }
+    letter_send(letters, letter, target, decoded, &headers, taken);
+    empty_amqp_pool(&pool);
+    return delay_ms;
+}
+
+void dead_letters_bury(struct dead_letters *letters, const struct letter *letter, struct taken *taken)
+{
+    letter_route(letters, letter, 0, taken);
+}
+
+unsigned dead_letters_retry(struct dead_letters *letters, const struct letter *letter, uint32_t attempts_max,
+                            struct taken *taken)
+{
+    return letter_route(letters, letter, attempts_max, taken);
+}
+
+/* --- the queues --- */
+
+static void dead_letters_declare(struct mq_channel *channel, void *arg)
+{
+    const struct dead_letters *letters = arg;
+    const struct rpc_service *service = letters->service;
+    char queue[WIRE_NAME_SIZE];
+
+    mq_queue_declare(channel, &(struct mq_queue){.name = letters->queue, .durable = true});
+    for (size_t i = 0; i < service->options.event_handlers_count; i++) {
+        const struct subscription *subscription = &service->subscriptions[i];
+
+        if (subscription->handler->attempts_max < 2)
+            continue;
+        for (size_t delay = 0; delay < RETRY_DELAYS_COUNT; delay++) {
+            if (retry_queue(queue, subscription->consumer.queue, delays_ms[delay]))
+                mq_queue_declare(channel, &(struct mq_queue){.name = queue,
+                                                             .durable = true,
+                                                             .message_ttl_ms = (int32_t)delays_ms[delay],
+                                                             .dead_letter_queue = subscription->consumer.queue});
+        }
+    }
+}
+
+static void dead_letters_on_up(void *arg)
+{
+    struct dead_letters *letters = arg;
+
+    service_on_change(letters->service);
+}
+
+bool dead_letters_init(struct dead_letters *letters, struct rpc_service *service, struct rpc_connection *connection,
+                       uint32_t unconfirmed_max)
+{
+    int size = snprintf(letters->queue, sizeof(letters->queue), "%s.dead-letters", service->name);
+
+    letters->service = service;
+    return size > 0 && (size_t)size < sizeof(letters->queue) &&
+           confirms_init(&letters->confirms, connection,
+                         &(struct confirms_options){.what = "dead letters",
+                                                    .unconfirmed_max = unconfirmed_max,
+                                                    .timeout_ms = CONFIRM_TIMEOUT_MS,
+                                                    .declare = dead_letters_declare,
+                                                    .on_up = dead_letters_on_up,
+                                                    .arg = letters});
+}
+
+void dead_letters_clear(struct dead_letters *letters)
+{
+    confirms_clear(&letters->confirms);
+}

@@ -1,0 +1,64 @@
+/*
+ * dead_letters: what a service could not handle, kept where people find it: tried again after a while, or put aside.
+ *
+ *     <service>.dead-letters         what can never be handled, or failed too often
+ *     <event queue>.retry-<delay ms> waits for its delay, then the broker puts it back into the event's own queue
+ *
+ * Both kinds are queues of ours alone, durable, reached through the default exchange; Nameko's queues keep their arguments.
+ * A message is published there first, persistent and confirmed, and acknowledged after that: it is never in neither place.
+ * It carries its own properties and headers, and these of ours:
+ *
+ *     x-airship-cause, x-airship-attempts, x-airship-time (ISO 8601, UTC)
+ *     x-airship-queue, x-airship-exchange, x-airship-routing-key      where it came from
+ */
+#ifndef RPCLIB_SRC_DEAD_LETTERS_H
+#define RPCLIB_SRC_DEAD_LETTERS_H
+
+#include "confirms.h"
+#include "consumer.h"
+
+#define DEAD_LETTERS_HEADERS_MAX 128
+#define DEAD_LETTERS_CAUSE_MAX   512 /* bytes of a cause that are kept */
+
+#define LETTER_CAUSE       "x-airship-cause"
+#define LETTER_ATTEMPTS    "x-airship-attempts"
+#define LETTER_TIME        "x-airship-time"
+#define LETTER_QUEUE       "x-airship-queue"
+#define LETTER_EXCHANGE    "x-airship-exchange"
+#define LETTER_ROUTING_KEY "x-airship-routing-key"
+
+/* The delays before the second, third ... attempt; the last one serves all that follow. */
+#define RETRY_DELAYS_MS    1000, 5000, 30000, 120000
+#define RETRY_DELAYS_COUNT 4
+
+struct dead_letters {
+    struct confirms confirms;
+    struct rpc_service *service;
+    char queue[256];
+};
+
+/* A message that was not handled.  All lent. */
+struct letter {
+    struct rpc_bytes raw_properties;
+    struct rpc_bytes body;
+    struct rpc_bytes exchange, routing_key;
+    const char *queue; /* it was delivered by */
+    const char *cause;
+};
+
+/* False when out of memory or the service's name is too long. */
+bool dead_letters_init(struct dead_letters *letters, struct rpc_service *service, struct rpc_connection *connection,
+                       uint32_t unconfirmed_max);
+void dead_letters_clear(struct dead_letters *letters);
+
+/* Put the message aside, then acknowledge `taken`; hand that back to the broker if it cannot be done. */
+void dead_letters_bury(struct dead_letters *letters, const struct letter *letter, struct taken *taken);
+
+/*
+ * Try again after a delay that grows with the attempts, or put aside after `attempts_max` of them; then acknowledge
+ * `taken`.  Returns the delay in ms, 0 when it was put aside.
+ */
+unsigned dead_letters_retry(struct dead_letters *letters, const struct letter *letter, uint32_t attempts_max,
+                            struct taken *taken);
+
+#endif

@@ -1,0 +1,340 @@
+/*
+ * The letters are fetched one by one without acknowledging them, looked at, and given back by closing the channel; only
+ * what was replayed (and confirmed) or purged is acknowledged.  So a tool that dies loses nothing.
+ */
+#include "dead_letters.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "amqp/frame.h"
+#include "confirms.h"
+#include "rpclib/settings.h"
+#include "src/dead_letters.h"
+
+#define LETTERS_MAX        10000 /* looked at by one command; the rest stays for the next */
+#define CONFIRM_TIMEOUT_MS 10000
+#define POOL_PAGE          4096
+
+enum verb { VERB_LIST, VERB_SHOW, VERB_REPLAY, VERB_PURGE };
+
+struct dead_letters_tool {
+    struct confirms confirms;
+    enum verb verb;
+    bool dry_run;
+    unsigned long wanted; /* a letter's number from 1; 0: all */
+    char queue[256];
+    unsigned long seen, chosen;
+    unsigned long unconfirmed;
+    bool fetched; /* all there are, or LETTERS_MAX */
+    bool failed;
+    dead_letters_done_fn *done;
+    void *arg;
+};
+
+struct replay {
+    struct dead_letters_tool *tool;
+    uint64_t tag;
+    unsigned long number;
+};
+
+/* --- words --- */
+
+static bool verb_of(const char *word, enum verb *verb)
+{
+    static const char *const words[] = {"list", "show", "replay", "purge"};
+
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(word, words[i]) == 0) {
+            *verb = (enum verb)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool number_of(const char *word, bool all_is_fine, unsigned long *number)
+{
+    char *end;
+
+    *number = 0;
+    if (all_is_fine && strcmp(word, "all") == 0)
+        return true;
+    *number = strtoul(word, &end, 10);
+    return *word >= '1' && *word <= '9' && *end == '\0' && *number <= LETTERS_MAX;
+}
+
+static bool words_read(int count, char *words[], enum verb *verb, unsigned long *wanted, bool *dry_run)
+{
+    *wanted = 0;
+    *dry_run = false;
+    if (count < 2 || !verb_of(words[1], verb))
+        return false;
+    if (*verb == VERB_LIST)
+        return count == 2;
+    *dry_run = count == 4 && strcmp(words[3], "--dry-run") == 0;
+    if (count < 3 || (count > 3 && !*dry_run) || (count > 3 && *verb == VERB_SHOW))
+        return false;
+    return number_of(words[2], *verb != VERB_SHOW, wanted);
+}
+
+bool dead_letters_words_fit(int count, char *words[])
+{
+    unsigned long wanted;
+    enum verb verb;
+    bool dry_run;
+
+    return words_read(count, words, &verb, &wanted, &dry_run) && strlen(words[0]) <= RPC_NAME_SIZE_MAX;
+}
+
+/* --- the end --- */
+
+static void tool_check_end(struct dead_letters_tool *tool)
+{
+    if (!tool->fetched || tool->unconfirmed > 0)
+        return;
+    if (tool->wanted > 0 && tool->chosen == 0) {
+        fprintf(stderr, "rpc: there is no letter %lu in %s; it holds %lu\n", tool->wanted, tool->queue, tool->seen);
+        tool->failed = true;
+    } else if (tool->verb == VERB_LIST) {
+        printf("%lu in %s%s\n", tool->seen, tool->queue, tool->seen == LETTERS_MAX ? ", and perhaps more" : "");
+    } else if (tool->verb != VERB_SHOW) {
+        printf("%lu %s%s\n", tool->chosen, tool->dry_run ? "would be " : "",
+               tool->verb == VERB_REPLAY ? "replayed" : "purged");
+    }
+    session_flush_later(&tool->confirms.session);
+    tool->done(tool->failed ? RPC_EXIT_FAILED : RPC_EXIT_OK, tool->arg);
+}
+
+/* --- one letter --- */
+
+static struct rpc_bytes header_text(const amqp_basic_properties_t *properties, const char *key)
+{
+    const amqp_table_t *headers = &properties->headers;
+
+    if (!(properties->_flags & AMQP_BASIC_HEADERS_FLAG))
+        return rpc_bytes_of("");
+    for (int i = 0; i < headers->num_entries; i++) {
+        const amqp_table_entry_t *entry = &headers->entries[i];
+
+        if (rpc_bytes_equal(frame_text(entry->key), key) && entry->value.kind == AMQP_FIELD_KIND_UTF8)
+            return frame_text(entry->value.value.bytes);
+    }
+    return rpc_bytes_of("");
+}
+
+static long long header_number(const amqp_basic_properties_t *properties, const char *key)
+{
+    const amqp_table_t *headers = &properties->headers;
+
+    for (int i = 0; (properties->_flags & AMQP_BASIC_HEADERS_FLAG) && i < headers->num_entries; i++) {
+        const amqp_table_entry_t *entry = &headers->entries[i];
+
+        if (rpc_bytes_equal(frame_text(entry->key), key) && entry->value.kind == AMQP_FIELD_KIND_I64)
+            return entry->value.value.i64;
+    }
+    return 0;
+}
+
+/* What comes from a message may hold anything; a terminal gets printable ASCII and UTF-8 of it. */
+static void print_text(struct rpc_bytes text)
+{
+    for (size_t i = 0; i < text.size; i++) {
+        unsigned char byte = (unsigned char)text.data[i];
+
+        putchar(byte < 0x20 || byte == 0x7f ? '?' : byte);
+    }
+}
+
+static void print_field(const char *name, struct rpc_bytes text)
+{
+    printf("%-12s", name);
+    print_text(text);
+    putchar('\n');
+}
+
+static void letter_list(const struct dead_letters_tool *tool, const struct mq_message *message)
+{
+    const amqp_basic_properties_t *properties = message->properties;
+
+    printf("%4lu  ", tool->seen);
+    print_text(header_text(properties, LETTER_TIME));
+    printf("  %lld attempt%s  ", header_number(properties, LETTER_ATTEMPTS),
+           header_number(properties, LETTER_ATTEMPTS) == 1 ? "" : "s");
+    print_text(header_text(properties, LETTER_ROUTING_KEY));
+    printf("  ");
+    print_text(header_text(properties, LETTER_CAUSE));
+    putchar('\n');
+}
+
+static void letter_show(const struct mq_message *message)
+{
+    const amqp_basic_properties_t *properties = message->properties;
+
+    print_field("time", header_text(properties, LETTER_TIME));
+    printf("%-12s%lld\n", "attempts", header_number(properties, LETTER_ATTEMPTS));
+    print_field("cause", header_text(properties, LETTER_CAUSE));
+    print_field("queue", header_text(properties, LETTER_QUEUE));
+    print_field("exchange", header_text(properties, LETTER_EXCHANGE));
+    print_field("routing key", header_text(properties, LETTER_ROUTING_KEY));
+    print_field("body", message->body);
+}
+
+static void on_replayed(enum rpc_status status, void *arg)
+{
+    struct replay *replay = arg;
+    struct dead_letters_tool *tool = replay->tool;
+
+    tool->unconfirmed--;
+    if (status == RPC_OK) {
+        mq_ack(tool->confirms.session.channel, replay->tag, false);
+    } else {
+        fprintf(stderr, "rpc: letter %lu was not replayed: %s\n", replay->number, rpc_status_name(status));
+        tool->failed = true;
+        tool->chosen--;
+    }
+    free(replay);
+    tool_check_end(tool);
+}
+
+/* Without the marks of its failure, so that its attempts count anew. */
+static amqp_basic_properties_t unmarked(const amqp_basic_properties_t *given, amqp_table_entry_t *entries)
+{
+    amqp_basic_properties_t properties = *given;
+    int count = 0;
+
+    for (int i = 0; (given->_flags & AMQP_BASIC_HEADERS_FLAG) && i < given->headers.num_entries; i++) {
+        struct rpc_bytes key = frame_text(given->headers.entries[i].key);
+        bool marked = key.size > 10 && memcmp(key.data, "x-airship-", 10) == 0;
+
+        if (!marked && count < DEAD_LETTERS_HEADERS_MAX)
+            entries[count++] = given->headers.entries[i];
+    }
+    properties.headers = (amqp_table_t){.num_entries = count, .entries = entries};
+    return properties;
+}
+
+/*
+ * An event goes back to its own queue alone: the other subscribers have handled theirs.  A request goes by its exchange,
+ * since its routing key names the method.
+ */
+static void letter_replay(struct dead_letters_tool *tool, const struct mq_delivery *delivery)
+{
+    const struct mq_message *message = &delivery->message;
+    struct rpc_bytes queue = header_text(message->properties, LETTER_QUEUE);
+    bool is_request = queue.size > 4 && memcmp(queue.data, "rpc-", 4) == 0;
+    amqp_table_entry_t entries[DEAD_LETTERS_HEADERS_MAX];
+    amqp_basic_properties_t properties = unmarked(message->properties, entries);
+    struct replay *replay = malloc(sizeof(*replay));
+    enum rpc_status status = RPC_NO_MEMORY;
+
+    tool->unconfirmed++;
+    if (replay != NULL) {
+        *replay = (struct replay){tool, delivery->tag, tool->seen};
+        status = confirms_publish(
+            &tool->confirms,
+            &(struct mq_publish){
+                .exchange = is_request ? header_text(message->properties, LETTER_EXCHANGE) : rpc_bytes_of(""),
+                .routing_key = is_request ? header_text(message->properties, LETTER_ROUTING_KEY) : queue,
+                .mandatory = true,
+                .body = message->body},
+            &properties, on_replayed, replay);
+    }
+    if (status == RPC_OK)
+        return;
+    fprintf(stderr, "rpc: letter %lu was not replayed: %s\n", tool->seen, rpc_status_name(status));
+    tool->unconfirmed--;
+    tool->chosen--;
+    tool->failed = true;
+    free(replay);
+}
+
+static void letter_choose(struct dead_letters_tool *tool, const struct mq_delivery *delivery)
+{
+    tool->chosen++;
+    if (tool->verb == VERB_LIST || tool->dry_run)
+        letter_list(tool, &delivery->message);
+    else if (tool->verb == VERB_SHOW)
+        letter_show(&delivery->message);
+    else if (tool->verb == VERB_REPLAY)
+        letter_replay(tool, delivery);
+    else
+        mq_ack(tool->confirms.session.channel, delivery->tag, false);
+}
+
+/* --- the queue --- */
+
+static void tool_on_letter(const struct mq_delivery *delivery, void *arg)
+{
+    struct dead_letters_tool *tool = arg;
+
+    tool->seen++;
+    if (delivery->message.properties != NULL && (tool->wanted == 0 || tool->wanted == tool->seen))
+        letter_choose(tool, delivery);
+    if (tool->seen < LETTERS_MAX && (tool->wanted == 0 || tool->seen < tool->wanted)) {
+        mq_get(tool->confirms.session.channel, tool->queue);
+        return;
+    }
+    tool->fetched = true;
+    tool_check_end(tool);
+}
+
+static void tool_on_empty(void *arg)
+{
+    struct dead_letters_tool *tool = arg;
+
+    tool->fetched = true;
+    tool_check_end(tool);
+}
+
+static void tool_declare(struct mq_channel *channel, void *arg)
+{
+    const struct dead_letters_tool *tool = arg;
+
+    mq_queue_declare(channel, &(struct mq_queue){.name = tool->queue, .durable = true});
+}
+
+static void tool_on_up(void *arg)
+{
+    struct dead_letters_tool *tool = arg;
+
+    if (tool->seen == 0)
+        mq_get(tool->confirms.session.channel, tool->queue);
+}
+
+/* --- life --- */
+
+struct dead_letters_tool *dead_letters_tool_new(struct rpc_connection *connection, int count, char *words[],
+                                                dead_letters_done_fn *done, void *arg)
+{
+    struct dead_letters_tool *tool = calloc(1, sizeof(*tool));
+
+    if (tool == NULL || !words_read(count, words, &tool->verb, &tool->wanted, &tool->dry_run)) {
+        free(tool);
+        return NULL;
+    }
+    tool->done = done;
+    tool->arg = arg;
+    snprintf(tool->queue, sizeof(tool->queue), "%s.dead-letters", words[0]);
+    if (!confirms_init(&tool->confirms, connection,
+                       &(struct confirms_options){.what = "dead letters",
+                                                  .unconfirmed_max = LETTERS_MAX,
+                                                  .timeout_ms = CONFIRM_TIMEOUT_MS,
+                                                  .declare = tool_declare,
+                                                  .on_up = tool_on_up,
+                                                  .on_delivery = tool_on_letter,
+                                                  .on_empty = tool_on_empty,
+                                                  .arg = tool})) {
+        dead_letters_tool_free(tool);
+        return NULL;
+    }
+    return tool;
+}
+
+void dead_letters_tool_free(struct dead_letters_tool *tool)
+{
+    if (tool == NULL)
+        return;
+    confirms_clear(&tool->confirms);
+    free(tool);
+}

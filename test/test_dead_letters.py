@@ -1,0 +1,113 @@
+"""Dead letters: what products cannot handle is kept, told of, tried again, and replayed by `rpc dead-letters`."""
+import os
+import subprocess
+
+import pika
+import pytest
+
+from support.clock import wait_until
+from support.program import BUILD_DIR
+
+RPC = BUILD_DIR / "rpclib" / "rpc"
+QUEUE = "products.dead-letters"
+EVENTS = "evt-orders-order_created--products.handle_order_created"
+
+
+@pytest.fixture(scope="module")
+def shop(make_shop):
+    shop = make_shop()
+    shop.add("products").start()
+    shop.programs[0].wait_ready()
+    return shop
+
+
+@pytest.fixture(scope="module")
+def channel(shop):
+    connection = pika.BlockingConnection(pika.URLParameters(shop.uris["amqp"]))
+    yield connection.channel()
+    connection.close()
+
+
+def rpc(shop, *words):
+    environment = dict(os.environ, AMQP_URI=shop.uris["amqp"], LOG_LEVEL="error")
+    done = subprocess.run([RPC, "dead-letters", "products", *words], env=environment, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, timeout=60, check=False)
+    return done.returncode, done.stdout.decode()
+
+
+def count(channel, queue):
+    return channel.queue_declare(queue, passive=True).method.message_count
+
+
+def publish_event(channel, body):
+    channel.basic_publish("orders.events", "order_created", body,
+                          pika.BasicProperties(content_type="application/json", headers={"nameko.trace": "t1"},
+                                               expiration="600000"))
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1, 2]", b'{"order": 7}', b"\xff"])
+def test_an_event_that_can_never_be_handled_is_kept(shop, channel, body):
+    channel.queue_purge(QUEUE)
+    publish_event(channel, body)
+    wait_until(lambda: count(channel, QUEUE) == 1, "the letter")
+    method, properties, kept = channel.basic_get(QUEUE)
+    channel.basic_nack(method.delivery_tag, requeue=True)
+    assert kept == body
+    assert properties.delivery_mode == 2 and properties.expiration is None
+    headers = properties.headers
+    assert headers["nameko.trace"] == "t1"
+    assert headers["x-airship-queue"] == EVENTS
+    assert headers["x-airship-exchange"] == "orders.events"
+    assert headers["x-airship-routing-key"] == "order_created"
+    assert headers["x-airship-attempts"] == 1
+    assert headers["x-airship-cause"] and headers["x-airship-time"].endswith("Z")
+
+
+def test_a_request_that_is_no_json_is_kept(shop, channel):
+    channel.queue_purge(QUEUE)
+    channel.basic_publish("nameko-rpc", "products.get", b"no json",
+                          pika.BasicProperties(content_type="application/json", reply_to="x", correlation_id="c"))
+    wait_until(lambda: count(channel, QUEUE) == 1, "the letter")
+
+
+def test_the_command_lists_shows_replays_and_purges(shop, channel):
+    channel.queue_purge(QUEUE)
+    for body in (b"{1", b"{2"):
+        publish_event(channel, body)
+    wait_until(lambda: count(channel, QUEUE) == 2, "two letters")
+    code, text = rpc(shop, "list")
+    assert code == 0 and text.splitlines()[-1] == f"2 in {QUEUE}" and "order_created" in text
+    code, text = rpc(shop, "show", "2")
+    assert code == 0 and "body        {2" in text.splitlines() and f"queue       {EVENTS}" in text.splitlines()
+    assert rpc(shop, "show", "3")[0] == 1
+    code, text = rpc(shop, "replay", "all", "--dry-run")
+    assert code == 0 and text.splitlines()[-1] == "2 would be replayed"
+    assert rpc(shop, "purge", "all", "--dry-run")[0] == 0
+    wait_until(lambda: count(channel, QUEUE) == 2, "nothing has changed")
+    assert rpc(shop, "purge", "1") == (0, "1 purged\n")
+    wait_until(lambda: count(channel, QUEUE) == 1, "one letter less")
+    assert rpc(shop, "replay", "1") == (0, "1 replayed\n")
+    wait_until(lambda: count(channel, QUEUE) == 1, "it fails again")
+    assert rpc(shop, "purge", "all") == (0, "1 purged\n")
+    assert rpc(shop, "list") == (0, f"0 in {QUEUE}\n")
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["lst"], ["show"], ["show", "0"], ["replay", "x"], ["purge", "1", "--dry"], ["list", "1"]])
+def test_wrong_words_change_nothing(shop, words):
+    assert rpc(shop, *words)[0] == 2
+
+
+def test_an_event_that_fails_is_tried_again_later_and_then_handled(shop, channel):
+    """A product whose hash is of another kind fails the script; once it is mended, the retry applies the event."""
+    channel.queue_purge(QUEUE)
+    database = shop.redis()
+    database.set("products:mended", "no hash")
+    publish_event(channel, b'{"order": {"id": 4711, "order_details": '
+                           b'[{"id": 1, "product_id": "mended", "price": "1.00", "quantity": 3}]}}')
+    wait_until(lambda: b"not handled this time" in shop.programs[0].log(), "the first attempt")
+    database.delete("products:mended")
+    database.hset("products:mended", mapping={"id": "mended", "title": "t", "passenger_capacity": 1, "maximum_speed": 1,
+                                              "in_stock": 10})
+    wait_until(lambda: database.hget("products:mended", "in_stock") == "7", "the event applied")
+    assert count(channel, QUEUE) == 0
