@@ -237,6 +237,7 @@ service_start() { # SERVICE INSTANCE
             env --default-signal=INT,QUIT "READY_FILE=$RUN/$label.ready" "PORT=$port" "${wrapper[@]}" "$program"
     ) &
     PIDS[$label]=$!
+    printf '%s\n' "$!" >"$RUN/$label.pid"
     LABELS+=("$label")
     exec {output}>&-
 }
@@ -331,7 +332,7 @@ services_stop() {
     LOG_PIDS=()
     local label
     for label in "${LABELS[@]}"; do
-        rm -f "$RUN/$label.ready"
+        rm -f "$RUN/$label.ready" "$RUN/$label.pid"
     done
 }
 

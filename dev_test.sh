@@ -70,8 +70,16 @@ run_black_box_tests() { # PYTEST-ARGUMENT...
     add_counts "black-box tests" "$(/usr/bin/python3 -I "$CHECKOUT/dev/count_tests.py" pytest "$report" || echo 0 0)" "$code"
 }
 
+# Below the ports that the kernel gives to outgoing connections: it is still free when the gateway takes it.
 free_port() {
-    /usr/bin/python3 -I -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    local port
+    for port in $(shuf -i 12000-19999 -n 100); do
+        if /usr/bin/python3 -I "$CHECKOUT/dev/probe.py" listen PORT 127.0.0.1 "$port" >/dev/null; then
+            printf '%s' "$port"
+            return
+        fi
+    done
+    fail "$EXIT_FAILED" "no free port for the smoke test between 12000 and 19999"
 }
 
 shop_stop() {

@@ -75,7 +75,7 @@ import json, sys
 body = sys.stdin.read()
 names = dict(pair.split("=", 1) for pair in sys.argv[2:])
 names["a"] = json.loads(body) if body.strip() else None
-sys.exit(0 if eval(sys.argv[1], {}, names) else 1)' "$@" <<<"$BODY" 2>/dev/null
+sys.exit(0 if eval(sys.argv[1], names) else 1)' "$@" <<<"$BODY" 2>/dev/null
 }
 
 field() { # NAME: of the last answer

@@ -1,6 +1,7 @@
 """dev_run.sh as a developer uses it: the built programs, servers and ports of its own, signals and failures."""
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -32,12 +33,10 @@ def wait_until(condition, what, timeout_s):
 
 
 def free_port(count=1):
-    """The first of `count` ports in a row that nobody listens on."""
+    """The first of `count` ports in a row that nobody listens on, nor gets from the kernel for an outgoing connection."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = probe.getsockname()[1]
-        if first + count < 65536 and all(is_free(port) for port in range(first, first + count)):
+        first = random.randrange(12000, 20000)
+        if all(is_free(port) for port in range(first, first + count)):
             return first
 
 
@@ -97,17 +96,12 @@ class Run:
         return self.wait_exit()
 
     def services(self):
-        """label -> pid, of what this run started: they carry the name of their readiness file."""
+        """label -> pid, of what this run started and what runs."""
         found = {}
-        for entry in pathlib.Path("/proc").glob("[0-9]*"):
-            try:
-                variables = (entry / "environ").read_bytes().split(b"\0")
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-            for variable in variables:
-                if variable.startswith(b"READY_FILE=" + os.fsencode(self.run_dir) + b"/") and parent == self.process.pid:
-                    found[pathlib.Path(os.fsdecode(variable)).stem] = int(entry.name)
+        for path in self.run_dir.glob("*.pid"):
+            pid = int(path.read_text())
+            if is_alive(pid) and pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] == str(self.process.pid):
+                found[path.stem] = pid
         return found
 
     def kill(self):
