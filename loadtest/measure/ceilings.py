@@ -8,6 +8,7 @@ from .load import _run  # the last line of a program's output is its result
 from .servers import Program, clean_environment
 
 MARGIN_S = 30
+SECONDS_LEAST = 2  # of pgbench: it connects and prepares in that time, too
 PGBENCH = "/usr/lib/postgresql/15/bin/pgbench"
 BATCH_WANTED = 16  # orders of one statement, where the shop sends several at a time
 REDIS_RATE = {1: 15_000, 64: 500_000}  # a guess, for a run's length
@@ -173,7 +174,7 @@ class Database:
         room = room or self.room
         parts = urlsplit(room.postgres_uri)
         command = [PGBENCH, "-n", "-M", "prepared", "-f", path, "-c", clients, "-j", min(clients, 2)]
-        command += ["-T", max(1, round(seconds)), "-h", parts.hostname, "-p", parts.port, "-U", parts.username, room.name]
+        command += ["-T", max(SECONDS_LEAST, round(seconds)), "-h", parts.hostname, "-p", parts.port, "-U", parts.username, room.name]
         output = subprocess.run(
             [str(part) for part in command],
             env={**clean_environment(), "PGPASSWORD": parts.password},
