@@ -69,7 +69,8 @@ static void peer_enter(struct peer *peer, enum peer_state state)
         return;
     TAILQ_REMOVE(&peers[peer->state], peer, link);
     peer->state = state;
-    peer->since_ms = kore_time_ms();
+    if (timeout_ms[state] != UINT64_MAX)
+        peer->since_ms = kore_time_ms();
     TAILQ_INSERT_TAIL(&peers[state], peer, link);
 }
 
