@@ -234,7 +234,7 @@ def test_all_deviations_are_named_at_once(database_uri):
 def test_several_deployments_at_once_all_succeed(database_uri, existing):
     if existing is not None:
         create_database(database_uri, existing)
-    deployments_count = 4
+    deployments_count = 3
     results = []
     threads = [threading.Thread(target=lambda: results.append(deploy(database_uri))) for _ in range(deployments_count)]
     for thread in threads:
