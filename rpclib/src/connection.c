@@ -58,6 +58,7 @@ struct rpc_connection {
     int connecting_fd; /* until the stream has it; -1 */
     struct mq *mq;
     bool read_wants_write, write_wants_write;
+    bool write_wants_read; /* TLS: a handshake must go on before more can be written */
 
     struct session *sessions;
     struct session *session_next; /* the walk that is going on, so that sessions may leave during it */
@@ -174,7 +175,7 @@ static void connection_write(struct rpc_connection *connection)
 {
     struct rpc_bytes output = mq_output(connection->mq);
 
-    connection->write_wants_write = false;
+    connection->write_wants_write = connection->write_wants_read = false;
     while (output.size > 0) {
         ssize_t size = stream_write(connection->stream, output.data, output.size);
 
@@ -184,6 +185,7 @@ static void connection_write(struct rpc_connection *connection)
         }
         if (size == STREAM_AGAIN) {
             connection->write_wants_write = stream_wants_write(connection->stream);
+            connection->write_wants_read = !connection->write_wants_write;
             break;
         }
         mq_output_written(connection->mq, (size_t)size, rpc_loop_now_ms(connection->loop));
@@ -255,7 +257,7 @@ static void connection_drop_link(struct rpc_connection *connection)
     if (connection->connecting_fd >= 0)
         close(connection->connecting_fd);
     connection->connecting_fd = -1;
-    connection->read_wants_write = connection->write_wants_write = false;
+    connection->read_wants_write = connection->write_wants_write = connection->write_wants_read = false;
 }
 
 /* The sessions still see the dead mq's counters while they are told. */
@@ -367,6 +369,8 @@ static void connection_on_ready(int fd, unsigned events, void *arg)
         connection_write(connection);
     if (connection->stream != NULL)
         connection_read(connection);
+    if (connection->stream != NULL && connection->write_wants_read)
+        connection_write(connection);
     if (connection->stream != NULL)
         connection_watch(connection);
 }

@@ -110,8 +110,10 @@ static SSL_CTX *tls_context_new(const struct stream_tls_options *options, char e
     if (!ready)
         tls_error_text(error, options->ca_file == NULL ? "the system's certificates" : options->ca_file);
     if (ready && options->cert_file != NULL) {
+        const char *key_file = options->key_file != NULL ? options->key_file : options->cert_file;
+
         ready = SSL_CTX_use_certificate_chain_file(context, options->cert_file) == 1 &&
-                SSL_CTX_use_PrivateKey_file(context, options->key_file, SSL_FILETYPE_PEM) == 1;
+                SSL_CTX_use_PrivateKey_file(context, key_file, SSL_FILETYPE_PEM) == 1;
         if (!ready)
             tls_error_text(error, options->cert_file);
     }
@@ -178,23 +180,27 @@ static ssize_t tls_result(struct stream *stream, int result, size_t size)
 ssize_t stream_read(struct stream *stream, char *data, size_t size)
 {
     size_t done = 0;
+    int result;
 
     stream->wants_write = false;
     if (stream->tls == NULL)
         return plain_result(stream, recv(stream->fd, data, size, 0), false);
     ERR_clear_error();
     errno = 0;
-    return tls_result(stream, SSL_read_ex(stream->tls, data, size, &done), done);
+    result = SSL_read_ex(stream->tls, data, size, &done);
+    return tls_result(stream, result, done);
 }
 
 ssize_t stream_write(struct stream *stream, const char *data, size_t size)
 {
     size_t done = 0;
+    int result;
 
     stream->wants_write = false;
     if (stream->tls == NULL)
         return plain_result(stream, send(stream->fd, data, size, MSG_NOSIGNAL), true);
     ERR_clear_error();
     errno = 0;
-    return tls_result(stream, SSL_write_ex(stream->tls, data, size, &done), done);
+    result = SSL_write_ex(stream->tls, data, size, &done);
+    return tls_result(stream, result, done);
 }

@@ -20,7 +20,7 @@ struct stream;
 struct stream_tls_options {
     const char *host;                 /* whose certificate it must be; a name or an address */
     const char *ca_file;              /* NULL: the system's store */
-    const char *cert_file, *key_file; /* NULL: none shown */
+    const char *cert_file, *key_file; /* NULL: none shown; the key alone NULL: it stands with the certificate */
 };
 
 /* Take over a descriptor that is connected and does not block.  NULL, with the descriptor closed, when out of memory. */
