@@ -48,7 +48,11 @@ run_build() {
     local code=0
     say "== build"
     make --no-print-directory -C "$CHECKOUT" BUILD_DIR="$BUILD" || code=$?
-    ((code == 0)) || fail "$EXIT_FAILED" "the build failed"
+    if ((code != 0)); then
+        complain "the build failed"
+        say "0 passed, 1 failed"
+        exit "$EXIT_FAILED"
+    fi
 }
 
 run_unit_tests() {
