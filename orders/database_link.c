@@ -78,7 +78,7 @@ static void link_enter(struct database_link *link, enum link_state state)
         break;
     case LINK_READY:
         link->failures = 0;
-        rpc_loop_timer_start(link->timer, link_stall_ms(link));
+        rpc_loop_timer_start(link->timer, DATABASE_PING_MS);
         break;
     }
     if (state == LINK_READY || was_ready)
@@ -280,6 +280,26 @@ static void link_lose(struct database_link *link, const char *reason)
     tell_lost(lost, count);
 }
 
+static void link_on_ping(enum database_status status, const PGresult *rows, void *arg)
+{
+    struct database_link *link = arg;
+
+    (void)rows;
+    if (status != DATABASE_LOST)
+        rpc_loop_timer_start(link->timer, DATABASE_PING_MS);
+}
+
+/* An idle connection says nothing when its server is gone or frozen: a Sync without a statement asks. */
+static void link_ping(struct database_link *link)
+{
+    link_push(link, link_on_ping, link);
+    rpc_loop_timer_start(link->timer, link_stall_ms(link));
+    if (PQpipelineSync(link->db) == 0)
+        link_lose(link, PQerrorMessage(link->db));
+    else
+        link_flush(link);
+}
+
 static void link_on_timer(void *arg)
 {
     struct database_link *link = arg;
@@ -298,7 +318,7 @@ static void link_on_timer(void *arg)
         if (link->broken)
             link_lose(link, PQerrorMessage(link->db));
         else if (link->sent_count == 0)
-            rpc_loop_timer_start(link->timer, link_stall_ms(link));
+            link_ping(link);
         else if (silent_ms < link_stall_ms(link))
             rpc_loop_timer_start(link->timer, link_stall_ms(link) - silent_ms);
         else
@@ -329,7 +349,7 @@ static bool spoils_link(const PGresult *rows)
 static void link_deliver(struct database_link *link)
 {
     struct sent *oldest = &link->sent[link->sent_first], sent = *oldest;
-    bool refused = PQresultStatus(sent.rows) == PGRES_FATAL_ERROR;
+    bool refused = sent.rows != NULL && PQresultStatus(sent.rows) == PGRES_FATAL_ERROR;
     bool spoilt = refused && link->state == LINK_READY && spoils_link(sent.rows);
 
     oldest->rows = NULL;
