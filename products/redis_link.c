@@ -19,6 +19,8 @@
 
 #define READS_PER_WAKEUP_MAX 16 /* of 16 KiB each; then the loop's other business has its turn */
 #define NAME_SIZE_MAX        64
+#define TEXT_KEEP_SIZE       (64u * 1024)
+#define WORD_HEAD_SIZE       24 /* "$18446744073709551615\r\n" and some */
 
 enum phase {
     PHASE_WAITING,    /* for the next attempt */
@@ -63,6 +65,8 @@ struct redis_link {
     struct redis_command *oldest, *newest; /* in flight, in the order in which Redis answers */
     size_t in_flight;
     uint64_t appended; /* bytes given to this connection's output buffer */
+    char *text;        /* owned; the command that is being written */
+    size_t text_capacity;
 
     bool was_told_up; /* the last that on_state heard */
     bool is_away_logged;
@@ -213,12 +217,21 @@ static void link_write(struct redis_link *link)
     link->writing = false;
 }
 
-/* One read takes 16 KiB at most.  A reply that is cut off means that there is more: no need to ask the loop first. */
+/*
+ * Whether the last read ended within a reply: then there is more, and no need to ask the loop first.  Bytes that were
+ * understood may still lie in the reader's buffer, and its stack is set up for a reply that has not begun.
+ */
+static bool reply_is_cut(const redisReader *reader)
+{
+    return reader->pos < reader->len || reader->ridx > 0;
+}
+
+/* One read takes 16 KiB at most. */
 static void link_read(struct redis_link *link)
 {
     for (int i = 0; i < READS_PER_WAKEUP_MAX; i++) {
         redisAsyncHandleRead(link->redis);
-        if (link->redis == NULL || link->redis->c.reader->ridx < 0)
+        if (link->redis == NULL || !reply_is_cut(link->redis->c.reader))
             return;
     }
 }
@@ -475,10 +488,72 @@ static void command_on_reply(redisAsyncContext *redis, void *reply_pointer, void
     command->done(command, result, reply);
 }
 
+static bool text_reserve(struct redis_link *link, size_t size)
+{
+    char *text;
+
+    if (size <= link->text_capacity)
+        return true;
+    text = realloc(link->text, size);
+    if (text == NULL)
+        return false;
+    link->text = text;
+    link->text_capacity = size;
+    return true;
+}
+
+/* "*2\r\n" or "$5\r\n". */
+static char *write_head(char *at, char mark, size_t number)
+{
+    char digits[WORD_HEAD_SIZE];
+    char *digit = digits + sizeof(digits);
+
+    do {
+        *--digit = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    *at++ = mark;
+    at = mempcpy(at, digit, (size_t)(digits + sizeof(digits) - digit));
+    *at++ = '\r';
+    *at++ = '\n';
+    return at;
+}
+
+/*
+ * The command in the protocol's words, as redisAsyncCommandArgv() would write it, but into memory that is there already.
+ * `size` is what the words are long together.  Returns the text's size, 0 when out of memory.
+ */
+static size_t link_write_text(struct redis_link *link, int count, const char *words[], const size_t sizes[],
+                              size_t size)
+{
+    char *at;
+
+    if (!text_reserve(link, size + ((size_t)count + 1) * (WORD_HEAD_SIZE + 2)))
+        return 0;
+    at = write_head(link->text, '*', (size_t)count);
+    for (int i = 0; i < count; i++) {
+        at = write_head(at, '$', sizes[i]);
+        at = mempcpy(at, words[i], sizes[i]);
+        *at++ = '\r';
+        *at++ = '\n';
+    }
+    return (size_t)(at - link->text);
+}
+
+static void link_forget_text(struct redis_link *link)
+{
+    if (link->text_capacity <= TEXT_KEEP_SIZE)
+        return;
+    free(link->text);
+    link->text = NULL;
+    link->text_capacity = 0;
+}
+
 enum redis_result redis_link_send(struct redis_link *link, struct redis_command *command, int count,
                                   const char *words[], const size_t sizes[], redis_command_fn *done)
 {
     size_t unsent, size = 0;
+    bool sent;
 
     if (link->phase != PHASE_UP || link->redis == NULL)
         return REDIS_OFFLINE;
@@ -492,9 +567,14 @@ enum redis_result redis_link_send(struct redis_link *link, struct redis_command 
         .done = done,
         .deadline_ms = rpc_loop_now_ms(link->loop) + (uint64_t)link->timeout_ms,
     };
-    if (redisAsyncCommandArgv(link->redis, command_on_reply, command, count, words, sizes) != REDIS_OK)
+    size = link_write_text(link, count, words, sizes, size);
+    if (size == 0)
+        return REDIS_BUSY; /* of memory */
+    sent = redisAsyncFormattedCommand(link->redis, command_on_reply, command, link->text, size) == REDIS_OK;
+    link_forget_text(link);
+    if (!sent)
         return REDIS_OFFLINE; /* the connection is on its way out */
-    link->appended += sdslen(link->redis->c.obuf) - unsent;
+    link->appended += size;
     command->end = link->appended;
     if (link->newest != NULL)
         link->newest->next = command;
@@ -562,6 +642,7 @@ void redis_link_free(struct redis_link *link)
     rpc_loop_timer_free(link->timer);
     rpc_loop_task_free(link->flush);
     reply_memory_free(link->replies);
+    free(link->text);
     redis_uri_clear(&link->uri);
     free(link);
 }

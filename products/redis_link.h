@@ -38,7 +38,7 @@ enum redis_result {
     REDIS_ANSWERED, /* the reply is there, and no error */
     REDIS_REFUSED,  /* the reply is there: the server's error; it did nothing */
     REDIS_OFFLINE,  /* not connected, or not all of it had left when the link broke: nothing was done */
-    REDIS_BUSY,     /* REDIS_COMMANDS_MAX or REDIS_OUTPUT_SIZE_MAX is reached: nothing was done */
+    REDIS_BUSY,     /* REDIS_COMMANDS_MAX, REDIS_OUTPUT_SIZE_MAX or the memory's end is reached: nothing was done */
     REDIS_LOST,     /* it was sent, and the answer never came: it may have been done */
 };
 

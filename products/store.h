@@ -143,7 +143,7 @@ struct product_application {
     size_t applied; /* products whose stock was lowered just now */
     size_t seen;    /* that this order had been applied to before */
     size_t missing; /* that are not there */
-    size_t refused; /* whose stock is no integer, or would no longer fit 64 bits */
+    size_t refused; /* whose stock is no integer, or would no longer fit 64 bits; not remembered: apply it again */
 };
 
 /*
@@ -155,8 +155,8 @@ struct product_application {
  * - The note belongs to the order, not to the product, and a deleted product does not take it along: deleting and
  *   making a product again neither applies an old order a second time nor loses a new one.  An order that finds no
  *   product is noted too, so that its second delivery does not lower the stock of a product that was made since.
- * - The note is made before the stock is lowered and taken back if that fails for want of memory or permission, so that
- *   a failure halfway is never applied twice.
+ * - The note is made before the stock is lowered and taken back if that fails, so that a failure halfway is never
+ *   applied twice, and what a damaged product refused is applied when it was mended and the order comes again.
  * - It is bounded: one small hash an order, gone applied_ttl_s after the order's last delivery.  Redelivery ends
  *   long before: an event lies in the queue again only while a service that had begun it is away.
  * `event` must stay until `done` ran.
