@@ -41,16 +41,17 @@ require_packages()
 
 from measure import machine  # noqa: E402
 from measure.report import Report  # noqa: E402
-from measure.runs import Bench, Worthless  # noqa: E402
-from measure.servers import CHECKOUT, NAMEKO_PYTHON, Servers, Shop  # noqa: E402
+from measure.runs import Bench, Worthless, flat_room, flat_shops  # noqa: E402
+from measure.servers import CHECKOUT, FREE_PORT, NAMEKO_PYTHON, Servers, Shop  # noqa: E402
 from measure.terminal import say  # noqa: E402
 
 SIZES = (1000, 10_000, 100_000, 1_000_000)
 COUNTS = (1, 2, 4)
 CONNECTIONS = (1, 8, 32, 64)
 SIZES_QUICK = (1000, 10_000)
-# Everything that watches, off as far as the programs' settings go; what they do not know they ignore.
-UNWATCHED = {"LOG_LEVEL": "error", "METRICS_PORT": "0", "TRACE": "off"}
+# Everything that watches, off as far as the programs' settings go.
+WATCHED = {"LOG_LEVEL": "info", "METRICS_PORT": FREE_PORT}
+UNWATCHED = {"LOG_LEVEL": "error", "METRICS_PORT": ""}
 NAMEKO_SETTINGS = {"MAX_WORKERS": "100", "PREFETCH": "100", "POSTGRES_CONNECTIONS": "20"}
 
 
@@ -65,7 +66,7 @@ def arguments():
     parser = argparse.ArgumentParser(description="Measures the shop and its servers in one run.", epilog="See loadtest/README.md.")
     parser.add_argument("--quick", action="store_true", help="one short repetition of everything, in under two minutes")
     parser.add_argument("--repetitions", type=int, metavar="N", help="how often each run is made (5; quick: 1)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="how long each run takes (4; quick: 1)")
+    parser.add_argument("--seconds", type=int, metavar="S", help="how long each run takes (4; quick: 1)")
     parser.add_argument("--connections", type=numbers, metavar="N,N", help="(1,8,32,64; quick: 1,64)")
     parser.add_argument("--flatness", action="store_true", help="shops of several sizes, and not the rest unless it is named too")
     parser.add_argument("--sizes", type=numbers, metavar="N,N", help="of --flatness (1000,10000,100000,1000000; quick: 1000,10000)")
@@ -97,7 +98,7 @@ def rooms_needed(options):
     names = ["shop", "ceilings"]
     names += ["peer"] if options.peer else []
     names += ["unwatched"] if options.watched else []
-    names += [f"size_{size}" for size in options.sizes] if options.flatness else []
+    names += [flat_room(*shop) for shop in flat_shops(options.sizes)] if options.flatness else []
     return names
 
 
@@ -106,7 +107,7 @@ def measure(options, bench, servers):
     most = max(options.connections)
 
     def shop_in(room, settings=None):
-        return Shop(room, bench.build_dir, "airship", settings, options.python)
+        return Shop(room, bench.build_dir, "airship", {**WATCHED, **(settings or {})}, options.python)
 
     report = Report(bench.measured, list(options.connections), machine.describe(bench.build_dir), machine.durability(rooms["shop"]))
     shop = bench.shop(shop_in(rooms["shop"]))
@@ -124,7 +125,7 @@ def measure(options, bench, servers):
     if options.watched:
         say("the cost of logs and metrics")
         unwatched = bench.shop(shop_in(rooms["unwatched"], UNWATCHED))
-        bench.observability({"watched": shop, "unwatched": unwatched}, options.repetitions, most, options.seconds)
+        bench.watched(shop, unwatched, options.repetitions, most, options.seconds)
         unwatched.stop()
     if options.scale:
         say("several processes of each")
@@ -133,8 +134,7 @@ def measure(options, bench, servers):
     shop.stop()
     if options.flatness:
         report.sizes = list(options.sizes)
-        shops = [bench.shop(shop_in(rooms[f"size_{size}"])) for size in options.sizes]
-        bench.flatness(shops, options.sizes, options.repetitions, most, options.seconds)
+        bench.flatness(lambda name: shop_in(rooms[name]), options.sizes, options.repetitions, most, options.seconds)
     return report
 
 

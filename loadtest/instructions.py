@@ -133,11 +133,21 @@ def profile(name):
     with tempfile.TemporaryDirectory(prefix="instructions-") as directory:
         output = Path(directory) / "out"
         total = count(name, output)
-        print(f"{name}: {total:,} instructions a request; the functions' own, of {REQUESTS} requests:")
-        shown = run("callgrind_annotate", "--auto=no", "--threshold=95", output, capture_output=True, text=True).stdout
-        lines = [line for line in shown.splitlines() if re.match(r"\s*[\d,]+ \(", line)]
-        for line in lines[:LINES_SHOWN]:
-            print(re.sub(r"\?\?\?:|/[^ ]*/", "", line)[:150])
+        shown = run("callgrind_annotate", "--auto=no", "--threshold=100", output, capture_output=True, text=True).stdout
+    functions = []  # (instructions, function, library)
+    for line in shown.splitlines():
+        match = re.match(r"\s*([\d,]+) \([ \d.]+%\)\s+(?:\S*:)?(.*?)(?: \[(.*)\])?$", line)
+        if match and "PROGRAM TOTALS" not in line:
+            own, function, library = match.groups()
+            functions.append((int(own.replace(",", "")), function, Path(library or "?").name))
+    libraries = {}
+    for own, _, library in functions:
+        libraries[library] = libraries.get(library, 0) + own
+    print(f"{name}: {total:,} instructions a request")
+    for library, own in sorted(libraries.items(), key=lambda pair: -pair[1]):
+        print(f"  {own / REQUESTS:9,.0f}  all of {library}")
+    for own, function, library in functions[:LINES_SHOWN]:
+        print(f"  {own / REQUESTS:9,.0f}  {function} [{library}]")
     return 0
 
 

@@ -15,6 +15,8 @@ HERE = Path(__file__).resolve().parents[1]
 SCRIPT = HERE / "wrk" / "check.lua"
 SAMPLE = 777  # digits that no other part of an answer has
 LIST_LIMIT = 50
+HOST = "Host: bench\r\n"
+TRACE_PARENT = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n"
 CONSTANT_PATH = "/there-is-nothing-here"
 RPC_TIMEOUT_S = 10
 MARGIN_S = 60
@@ -53,7 +55,7 @@ def _escaped(text):
 def _raw(method, path, body=None):
     size = len((body or "").replace("{product}", "0" * 12))
     length = f"Content-Length: {size}\r\n" if body is not None else ""
-    return f"{method} {path} HTTP/1.1\r\nHost: bench\r\n{length}\r\n{body or ''}"
+    return f"{method} {path} HTTP/1.1\r\n{HOST}{length}\r\n{body or ''}"
 
 
 ORDER_BODY = json.dumps({"order_details": [{"product_id": "bench-{product}", "price": data.PRICE, "quantity": 1}]})
@@ -74,8 +76,9 @@ class Workload:
     """The requests of one shop.  How its answers look is learned from one answer of each kind, which is checked for its
     meaning; from then on every answer must be the same text, but for the numbers."""
 
-    def __init__(self, shop, ledger, directory):
+    def __init__(self, shop, ledger, directory, traced=False):
         self.shop = shop
+        self.traced = traced  # each request carries a trace context
         self.ledger = ledger
         self.directory = directory
         self.templates = {}
@@ -148,6 +151,7 @@ class Workload:
             if kind not in self.kinds:
                 continue
             numbers, request, status, answer = self.templates[kind]
+            request = request.replace(HOST, HOST + TRACE_PARENT, 1) if self.traced else request
             lines += [f"kind {kind}", f"weight {weight}", f"numbers {numbers}", f"status {status}"]
             lines += [f"request {_escaped(request)}", f"answer {_escaped(answer)}"]
         path = self.directory / f"{self.shop.room.name}-{load}.plan"

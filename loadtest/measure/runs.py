@@ -1,4 +1,7 @@
 """The runs of a benchmark, one after the other, each checked before it counts."""
+import threading
+import urllib.request
+
 from . import data, invariants, load, processes
 from .ceilings import Database, Echo, Statements, redis_commands
 from .figures import Measurements
@@ -11,7 +14,21 @@ OPEN_LOOP_CONNECTIONS = 128
 OPEN_LOOP_SHARES = (0.5, 0.8)  # of the peak
 SERVERS = ("rabbitmq", "redis", "postgres")
 BATCH_CLIENTS = 4
-FLAT_LOADS = ("get_product", "post_order", "get_order", "list_orders")
+SCRAPE_INTERVAL_S = 1
+# What is asked while this grows.
+FLAT_LOADS = {
+    "products": ("get_product", "post_order", "get_order"),
+    "orders": ("get_order", "post_order", "list_orders"),
+}
+
+
+def flat_shops(sizes):
+    """The smallest shop stands for both: (what is many, how many)"""
+    return [("products", size) for size in sizes] + [("orders", size) for size in sizes[1:]]
+
+
+def flat_room(axis, size):
+    return f"{size}_{axis}"
 
 
 class Worthless(Exception):
@@ -179,17 +196,22 @@ class Bench:
 
     # ---- flatness ----------------------------------------------------------------------------------------------
 
-    def flatness(self, shops, sizes, repetitions, connections, seconds):
-        """The same requests to shops that differ only in how much they hold, all of them there at the same time."""
-        workloads = []
-        for shop, size in zip(shops, sizes):
-            say(f"filling a shop with {size:,} products and {size:,} orders")
-            workloads.append((size, self.fill(shop, size, size)))
+    def flatness(self, shop_of, sizes, repetitions, connections, seconds):
+        """The same requests to shops that differ in one thing alone: how many products, or how many orders, they hold.
+        All of them are there at the same time and asked in turn; `shop_of` makes a shop in the room of a name."""
+        workloads = {}
+        for axis, size in flat_shops(sizes):
+            products, orders = (size, sizes[0]) if axis == "products" else (sizes[0], size)
+            say(f"filling a shop with {products:,} products and {orders:,} orders")
+            workloads[axis, size] = self.fill(self.shop(shop_of(flat_room(axis, size))), products, orders)
+        workloads["orders", sizes[0]] = workloads["products", sizes[0]]
         for number in range(repetitions):
-            for name in [name for name in FLAT_LOADS if name in workloads[0][1].loads()]:
-                turn = number % len(workloads)
-                for size, workload in workloads[turn:] + workloads[:turn]:
-                    self.closed(workload, name, connections, f"{name} of {size}", seconds)
+            for axis, loads in FLAT_LOADS.items():
+                for name in loads:
+                    turn = number % len(sizes)
+                    for size in sizes[turn:] + sizes[:turn]:
+                        what = f"{name} of {size} {axis}"
+                        self.closed(workloads[axis, size], name, connections, what, seconds)
         note_end()
 
     # ---- scale -------------------------------------------------------------------------------------------------
@@ -207,10 +229,36 @@ class Bench:
 
     # ---- the cost of being watched -------------------------------------------------------------------------------
 
-    def observability(self, shops, repetitions, connections, seconds):
-        """Two shops that differ in their logs and metrics alone, in turn."""
-        workloads = {name: self.fill(shop) for name, shop in shops.items()}
+    def watched(self, shop, unwatched, repetitions, connections, seconds):
+        """Two shops in turn: one logs, is asked for its metrics, and every request of it carries a trace context."""
+        workloads = {"watched": self.fill(shop), "unwatched": self.fill(unwatched)}
+        workloads["watched"].traced = True
         for number in range(repetitions):
             for name in sorted(workloads, reverse=number % 2 == 1):
-                self.closed(workloads[name], "get_product", connections, f"get_product {name}", seconds)
+                with Scraper(workloads[name].shop.metrics_ports):
+                    self.closed(workloads[name], "get_product", connections, f"get_product {name}", seconds)
         note_end()
+
+
+class Scraper:
+    """Asks for metrics as a Prometheus would, for as long as it is entered."""
+
+    def __init__(self, ports):
+        self.ports = ports
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        while not self.ended.wait(SCRAPE_INTERVAL_S):
+            for port in self.ports:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=SCRAPE_INTERVAL_S).read()
+                except OSError:
+                    pass  # a program that has no such port: the rate is what is measured here
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()

@@ -26,6 +26,7 @@ START_TIMEOUT_S = 180
 READY_TIMEOUT_S = 60
 READY_POLL_S = 0.0005  # the time to ready is a figure of the benchmark
 STOP_TIMEOUT_S = 40
+FREE_PORT = "a free port"  # as a setting: each program gets one of its own
 
 # Only what the benchmark sets reaches the programs.
 SETTINGS = re.compile(
@@ -255,7 +256,8 @@ class Shop:
             **self.settings,
         }
         if name == "gateway":
-            environment["PORT"] = str(free_port())
+            environment["PORT"] = FREE_PORT
+        environment = {key: str(free_port()) if value == FREE_PORT else value for key, value in environment.items()}
         number = len(self.programs[name]) + 1
         program = Program(f"{name}-{number}", self._command(name), environment, self.directory)
         self.programs[name].append(program)
@@ -289,6 +291,11 @@ class Shop:
     @property
     def ports(self):
         return [int(program.environment["PORT"]) for program in self.programs["gateway"]]
+
+    @property
+    def metrics_ports(self):
+        ports = [program.environment.get("METRICS_PORT") for programs in self.programs.values() for program in programs]
+        return [int(port) for port in ports if port]
 
     def pids(self, name):
         return [program.process.pid for program in self.programs[name]]
