@@ -35,7 +35,8 @@ static void database_print_settings(struct database *database)
              "SELECT set_config('statement_timeout', '%d', false), set_config('lock_timeout', '%d', false),"
              " set_config('idle_in_transaction_session_timeout', '%d', false),"
              " set_config('default_transaction_isolation', 'read committed', false),"
-             " set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false)",
+             " set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),"
+             " set_config('jit', 'off', false)",
              timeout_ms, timeout_ms / LOCK_TIMEOUT_SHARE + 1, timeout_ms / IDLE_TIMEOUT_SHARE + 1);
 }
 

@@ -1,11 +1,13 @@
 /*
  * How many orders a second the store makes and reads: bench_store [in flight] [seconds] [connections] [create|get|mixed].
- * Against a PostgreSQL of its own with fsync on, or the one at POSTGRES_URI.
+ * Against a PostgreSQL of its own with fsync on and a few orders in it, or the one at POSTGRES_URI, which has BENCH_ORDERS.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "postgres.h"
 #include "stage.h"
 
 #define LATENCIES_MAX 4000000
@@ -68,7 +70,7 @@ static void bench_next(void)
     static long number;
     struct act *act;
 
-    snprintf(request_id, sizeof(request_id), "%ld", number++);
+    snprintf(request_id, sizeof(request_id), "%d %ld %ld", getpid(), (long)time(NULL), number++);
     act = create ? act_create(&bench.stage, LINES, request_id, NULL)
                  : act_get(&bench.stage, 1 + (int32_t)(random() % bench.last_id));
     if (act->done) {
@@ -90,39 +92,53 @@ static bool is_idle(void *arg)
     return bench.in_flight == 0 && !bench.deleting;
 }
 
-int main(int argc, char *argv[])
+/* A database of our own, with some orders to read. */
+static struct postgres *own_postgres(void)
 {
-    long in_flight = argc > 1 ? atol(argv[1]) : 64, seconds = argc > 2 ? atol(argv[2]) : 5;
-    unsigned connections = argc > 3 ? (unsigned)atoi(argv[3]) : 4;
-    const char *what = argc > 4 ? argv[4] : "create";
     struct postgres *postgres = postgres_new(true);
-    time_t end;
 
-    bench.latencies = calloc(LATENCIES_MAX, sizeof(*bench.latencies));
-    bench.creates = true;
-    stage_open(&bench.stage, postgres, connections);
-    stage_wait_up(&bench.stage);
     free(postgres_sql(postgres,
                       "INSERT INTO orders SELECT g, now(), now() FROM generate_series(1, 20000) g;"
                       "INSERT INTO order_details (order_id, product_id, price, quantity, created_at, updated_at)"
                       " SELECT g, 'p', 1, 1, now(), now() FROM generate_series(1, 20000) g;"
                       "SELECT setval('orders_id_seq', 20000)"));
     free(postgres_sql(postgres, "VACUUM ANALYZE"));
-    bench.last_id = 20000;
-    bench.creates = strcmp(what, "get") != 0;
-    bench.gets = strcmp(what, "create") != 0;
+    return postgres;
+}
+
+static void bench_run(long in_flight, long seconds)
+{
+    time_t end = time(NULL) + seconds;
+
     while (bench.in_flight < in_flight)
         bench_next();
-    for (end = time(NULL) + seconds; time(NULL) < end;)
+    while (time(NULL) < end)
         stage_turn(&bench.stage);
     bench.stopping = true;
     qsort(bench.latencies, (size_t)bench.ended, sizeof(*bench.latencies), compare);
+}
+
+int main(int argc, char *argv[])
+{
+    long in_flight = argc > 1 ? atol(argv[1]) : 64, seconds = argc > 2 ? atol(argv[2]) : 5;
+    unsigned connections = argc > 3 ? (unsigned)atoi(argv[3]) : 4;
+    const char *what = argc > 4 ? argv[4] : "create", *uri = getenv("POSTGRES_URI");
+    struct postgres *postgres = uri == NULL ? own_postgres() : NULL;
+
+    bench.latencies = calloc(LATENCIES_MAX, sizeof(*bench.latencies));
+    bench.last_id = uri == NULL ? 20000 : atoi(getenv("BENCH_ORDERS"));
+    bench.creates = strcmp(what, "get") != 0;
+    bench.gets = strcmp(what, "create") != 0;
+    stage_open(&bench.stage, uri == NULL ? postgres_uri(postgres) : uri, connections);
+    stage_wait_up(&bench.stage);
+    bench_run(in_flight, seconds);
     printf("%s: %ld in flight, %u connections: %ld/s, p50 %u us, p99 %u us, %ld failed\n", what, in_flight, connections,
            bench.ended / seconds, bench.latencies[bench.ended / 2], bench.latencies[bench.ended * 99 / 100],
            bench.failed);
     stage_wait(&bench.stage, is_idle, NULL, "idle");
     stage_close(&bench.stage);
-    postgres_free(postgres);
+    if (postgres != NULL)
+        postgres_free(postgres);
     free(bench.latencies);
     return 0;
 }

@@ -26,12 +26,12 @@ static uint64_t now_us(void)
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-void stage_open(struct stage *stage, struct postgres *postgres, unsigned connections)
+void stage_open(struct stage *stage, const char *uri, unsigned connections)
 {
-    *stage = (struct stage){.base = event_base_new(), .postgres = postgres};
+    *stage = (struct stage){.base = event_base_new()};
     stage->loop = rpc_loop_libevent_new(stage->base);
     stage->store = order_store_new(&(struct order_store_options){.loop = stage->loop,
-                                                                 .uri = postgres_uri(postgres),
+                                                                 .uri = uri,
                                                                  .connections = connections,
                                                                  .timeout_ms = STAGE_TIMEOUT_MS,
                                                                  .key_ttl_s = KEY_TTL_S,

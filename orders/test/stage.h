@@ -4,8 +4,6 @@
 
 #include "store.h"
 
-#include "postgres.h"
-
 #define STAGE_WAIT_MS    20000 /* for anything that must happen */
 #define STAGE_TIMEOUT_MS 2000  /* of a statement */
 
@@ -15,7 +13,6 @@ struct stage {
     struct event_base *base;
     struct rpc_loop *loop;
     struct order_store *store;
-    struct postgres *postgres;
 };
 
 /* One operation and what came of it. */
@@ -35,7 +32,7 @@ struct act {
     void *arg;
 };
 
-void stage_open(struct stage *stage, struct postgres *postgres, unsigned connections);
+void stage_open(struct stage *stage, const char *uri, unsigned connections);
 void stage_close(struct stage *stage);
 void stage_wait_up(struct stage *stage);
 

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "postgres.h"
 #include "stage.h"
 
 #define LINE       "[{\"product_id\":\"the_odyssey\",\"price\":\"100000.99\",\"quantity\":1}]"
@@ -46,7 +47,7 @@ static int setup(void **state)
     struct stage *stage = calloc(1, sizeof(*stage));
 
     free(postgres_sql(postgres, IDENTITY));
-    stage_open(stage, postgres, 3);
+    stage_open(stage, postgres_uri(postgres), 3);
     stage_wait_up(stage);
     *state = stage;
     return 0;
@@ -228,7 +229,7 @@ static void test_a_key_at_the_same_moment(void **state)
     char *first = NULL;
     size_t index;
 
-    stage_open(&other, postgres, 3);
+    stage_open(&other, postgres_uri(postgres), 3);
     stage_wait_up(&other);
     for (index = 0; index < 40; index++)
         acts[index] = act_create(index % 2 == 0 ? stage_of(state) : &other, TWO_LINES, NULL, "key");
@@ -400,7 +401,7 @@ static void test_claims(void **state)
     struct act *a, *b;
     size_t index;
 
-    stage_open(&other, postgres, 1);
+    stage_open(&other, postgres_uri(postgres), 1);
     stage_wait_up(&other);
     order_store_claim_new_events(stage->store, false);
     for (index = 0; index < ORDER_STORE_EVENTS_MAX + 50; index++) {
@@ -610,7 +611,7 @@ static void test_a_database_that_is_away(void **state)
     uint64_t start_ms = rpc_loop_now_ms(stage->loop);
 
     postgres_kill(postgres);
-    stage_open(&late, postgres, 1); /* started before its database */
+    stage_open(&late, postgres_uri(postgres), 1); /* started before its database */
     while (order_store_is_up(stage->store) || order_store_down_ms(stage->store) <= WORK_PATIENCE_MS)
         stage_turn(stage);
     act = act_create(stage, LINE, NULL, NULL);
@@ -722,7 +723,7 @@ static void test_closing_with_work_under_way(void **state)
     size_t index;
 
     (void)state;
-    stage_open(&stage, postgres, 2);
+    stage_open(&stage, postgres_uri(postgres), 2);
     stage_wait_up(&stage);
     for (index = 0; index < 50; index++) {
         acts[index] = act_create(&stage, LINE, NULL, NULL);
