@@ -2,6 +2,7 @@
 
     /usr/bin/python3 -m pytest test            BUILD_DIR names the build folder, TIME_SCALE stretches the deadlines
 """
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from support import program  # noqa: E402
 from support.backing import Servers  # noqa: E402
 from support.shop import Shop  # noqa: E402
+
+
+def pytest_configure():
+    """Asked to leave, the session still stops what it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def pytest_collection_modifyitems(items):

@@ -439,3 +439,17 @@ def test_a_key_of_one_shop_survives_a_restart(make_shop):
     assert orders_in_database(shop) == 1
     wait_until(lambda: shop.outbox() == 0, "the outbox is empty")
     shop.wait_stock(product["id"], 9)
+
+
+def test_a_key_is_forgotten_when_its_time_is_over(make_shop):
+    """IDEMPOTENCY_TTL_S: after it the key is like new."""
+    shop = make_shop()
+    for name, settings in (("products", {}), ("orders", {"IDEMPOTENCY_TTL_S": "1"}), ("gateway", {})):
+        shop.add(name, **settings).start()
+    for program in shop.programs:
+        program.wait_ready()
+    product = shop.http.make_product(a_product())
+    headers = key_header()
+    first = shop.http.make_order([a_line(product["id"])], headers=headers)
+    wait_until(lambda: shop.http.make_order([a_line(product["id"])], headers=headers) != first, "the key makes a new order")
+    assert orders_in_database(shop) == 2

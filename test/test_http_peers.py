@@ -541,6 +541,35 @@ def test_answers_to_a_client_that_has_left(gateway_shop, http, backends):
     gateway_shop.assert_running()
 
 
+def test_more_calls_than_fit_are_refused_at_once(make_shop):
+    """A bound, and past it an immediate 503 that says when to come back; nothing waits in a hidden queue."""
+    shop = make_shop(rpc_timeout_ms=int(20_000 * TIME_SCALE))
+    backends = Backends(shop.room.amqp_uri)
+    try:
+        shop.add("gateway", CALLS_MAX="4").start().wait_ready()
+        with ThreadPoolExecutor(4) as pool:
+            waiting = [pool.submit(shop.http.get, f"/products/p{number}") for number in range(4)]
+            wait_until(lambda: len(backends.kept) == 4, "four calls are in flight")
+            response = shop.http.get("/products/one-too-many")
+            check_error(response, 503, "SERVICE_UNAVAILABLE")
+            assert int(response.header("Retry-After")) > 0
+            response = shop.http.post("/orders", {"order_details": [a_line("x")]})
+            check_error(response, 503, "SERVICE_UNAVAILABLE")
+            assert len(backends.kept) == 4
+            for one in list(backends.kept):
+                one.answer(a_product(one.parameter(0, "product_id")))
+            assert [future.result(ANSWER_S).json["id"] for future in waiting] == [f"p{number}" for number in range(4)]
+        backends.answers["products.get"] = a_product()
+        assert shop.http.get("/products/again").status == 200
+        # An order of more products than calls fit cannot be served, now or later; it is told so, and leaves nothing behind.
+        lines = [a_line(f"x{number}") for number in range(10)]
+        assert shop.http.post("/orders", {"order_details": lines}).status == 503
+        assert not backends.of("orders.create_order")
+        assert shop.http.get("/products/again").status == 200
+    finally:
+        backends.stop()
+
+
 # ---- a service that is not there --------------------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
 """Several processes of each kind share the work; one that dies leaves nothing undone.  And how a process is started."""
+import json
 import signal
 
 import pytest
@@ -112,6 +113,17 @@ def test_show_config(name):
         assert word in output, output
 
 
+def test_a_secret_in_a_file(tmp_path):
+    """NAME_FILE names a file that holds NAME."""
+    secret = tmp_path / "uri"
+    secret.write_text(f"postgresql://someone:{CANARY}@db.example.com:5433/orders\n")
+    code, output, errors = program.run("orders", ["--show-config"], {"POSTGRES_URI_FILE": str(secret)})
+    assert code == 0, errors
+    assert "db.example.com" in output and CANARY not in output + errors
+    code, _, errors = program.run("orders", ["--show-config"], {"POSTGRES_URI_FILE": str(tmp_path / "missing")})
+    assert code == 2 and "POSTGRES_URI_FILE" in errors, errors
+
+
 def wrong(name, variable, value):
     return pytest.param(name, variable, value, id=f"{name}-{variable}-{value}")
 
@@ -173,3 +185,13 @@ def test_passwords_stay_out_of_logs(servers, shop):
     """The password of the database is in no program's log."""
     secret = shop.room.postgres_uri.split("://")[1].split("@")[0].partition(":")[2]
     assert secret and all(secret.encode() not in one.log() for one in program.started)
+
+
+def test_logs_are_one_json_object_a_line(shop):
+    """What a log collector can read, whatever the clients of all tests so far have sent."""
+    for one in shop.programs:
+        lines = one.log().decode("utf-8").splitlines()
+        assert lines, f"{one.label} has said nothing"
+        for line in lines:
+            event = json.loads(line)
+            assert {"time", "level", "message"} <= set(event), line

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 
 from support.clock import RECOVERY_S, RPC_TIMEOUT_SHORT_MS, SLACK_S, wait_until
-from support.http import check_error, path_of
+from support.http import Http, check_error, path_of
 from support.load import Load
-from support.shop import a_line, a_product, unique
+from support.shop import a_line, a_product, free_port, unique
 
 pytestmark = pytest.mark.faults
 
@@ -190,7 +190,9 @@ def test_links_that_break_under_load(linked):
 def test_nothing_is_there_at_the_start(make_shop):
     """Programs wait for their servers, say so honestly, and work as soon as the last one is there; and leave when asked."""
     shop = make_shop(links=True, links_state="down", rpc_timeout_ms=RPC_TIMEOUT_SHORT_MS)
-    programs = [shop.add(name).start() for name in ("products", "orders", "gateway")]
+    health = {"products": Http(free_port()), "orders": Http(free_port())}
+    programs = [shop.add(name, METRICS_PORT=str(http.port)).start() for name, http in health.items()]
+    programs.append(shop.add("gateway").start())
     wait_until(lambda: listening(shop.port), "the gateway listens")
     product = a_product()
     for _, method, response in all_at_once(shop.http, requests_of(product, 1)):
@@ -198,6 +200,7 @@ def test_nothing_is_there_at_the_start(make_shop):
         assert response.status == 503, f"nothing can have been done: {response}"
     shop.assert_running()
     assert not programs[0].ready and not programs[1].ready, "a service is ready without its servers"
+    assert states(health) == {"products": (200, 503), "orders": (200, 503)}
     shop.links["amqp"].up()
     assert_honest_error(shop.http.get("/products/x"), "GET")
     shop.links["redis"].up()
@@ -208,11 +211,22 @@ def test_nothing_is_there_at_the_start(make_shop):
     assert shop.http.get_product(product["id"]) == product
     for program in programs:
         program.wait_ready()
+    assert states(health) == {"products": (200, 200), "orders": (200, 200)}
+    shop.links["redis"].down()
+    wait_until(lambda: states(health) == {"products": (200, 503), "orders": (200, 200)}, "products is not ready without Redis")
     for link in shop.links.values():
         link.down()
+    wait_until(lambda: states(health) == {"products": (200, 503), "orders": (200, 503)}, "nobody is ready")
     wait_until(lambda: shop.http.get("/orders").status == 503, "the broker is missed")
     for program in programs:
         program.stop()
+
+
+def states(health):
+    """Alive, whatever its servers do; ready, when it can work: (/healthz, /readyz) of each service."""
+    return {
+        name: tuple(http.get(path, check=False).status for path in ("/healthz", "/readyz")) for name, http in health.items()
+    }
 
 
 def listening(port):
