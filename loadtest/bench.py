@@ -76,6 +76,7 @@ def arguments():
     parser.add_argument("--watched", action="store_true", help="the cost of logs and metrics, and not the rest unless it is named too")
     parser.add_argument("--peer", choices=["nameko"], help="also measure the same shop on real Nameko (test/interop/run.sh makes it)")
     parser.add_argument("--python", action="append", default=[], choices=["products", "orders"], help="run this program on Nameko in our shop")
+    parser.add_argument("--generator", choices=["wrk", "http_load"], default="wrk", help="of the closed loop (wrk)")
     parser.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER", help="where the result goes")
     parser.add_argument("--keep", action="store_true", help="do not remove the run's folder: data and logs")
     parser.add_argument("--strict", action="store_true", help="exit code 1 also when a target is missed")
@@ -98,12 +99,14 @@ def rooms_needed(options):
     names = ["shop", "ceilings"]
     names += ["peer"] if options.peer else []
     names += ["unwatched"] if options.watched else []
+    names += ["quorum"] if options.scale else []
     names += [flat_room(*shop) for shop in flat_shops(options.sizes)] if options.flatness else []
     return names
 
 
 def measure(options, bench, servers):
-    rooms = dict(zip(rooms_needed(options), servers.make_rooms(rooms_needed(options))))
+    names = rooms_needed(options)
+    rooms = dict(zip(names, servers.make_rooms(names, quorum=("quorum",))))
     most = max(options.connections)
 
     def shop_in(room, settings=None):
@@ -131,6 +134,9 @@ def measure(options, bench, servers):
         say("several processes of each")
         report.counts = list(options.counts)
         bench.scale(shop, options.counts, options.repetitions, most, options.seconds)
+        replicated = bench.shop(shop_in(rooms["quorum"]))
+        bench.quorum(replicated, options.repetitions, most, options.seconds)
+        replicated.stop()
     shop.stop()
     if options.flatness:
         report.sizes = list(options.sizes)
@@ -149,7 +155,7 @@ def main():
     directory = Path(tempfile.mkdtemp(prefix="airship-bench-"))
     directory.chmod(0o755)  # PostgreSQL may run as another user than the caller
     servers = Servers(directory / "servers")
-    bench = Bench(servers, build_dir, directory, options.seconds)
+    bench = Bench(servers, build_dir, directory, options.seconds, options.quick, options.generator)
     began = time.monotonic()
     code = 1
     try:

@@ -34,7 +34,7 @@ class Report:
 
     def lines(self):
         lines = self._rate_lines() + self._latency_lines() + self._ceiling_lines() + self._cost_lines()
-        return lines + self._flatness_lines() + self._watched_lines() + self._scale_lines() + self._peer_lines()
+        return lines + self._flatness_lines() + self._watched_lines() + self._scale_lines() + self._quorum_lines() + self._peer_lines()
 
     def _rate_lines(self):
         lines = []
@@ -190,6 +190,18 @@ class Report:
                             ceiling=f"{cores:.2f} of {self.machine['processors']} processors busy",
                         )
                     )
+        return lines
+
+    def _quorum_lines(self):
+        most = max(self.connections)
+        lines = []
+        for name in ("get_product", "post_order"):
+            what = f"{name} on quorum queues"
+            if (what, most) not in self.measured:
+                continue
+            ratio = self.measured.ratio(what, most, f"{name} by {self.counts[0]}", most)
+            value = rate(self.measured.median(what, most), self.measured.spread(what, most))
+            lines.append(Line(f"{TITLES[name]}, on quorum queues of one node, c={most}", value, share=f"x {ratio:.2f}"))
         return lines
 
     def _cores(self, what, connections):

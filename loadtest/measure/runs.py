@@ -12,6 +12,7 @@ CAPTURE_S = 1
 WARM_UP_S = 0.3
 OPEN_LOOP_CONNECTIONS = 128
 OPEN_LOOP_SHARES = (0.5, 0.8)  # of the peak
+OPEN_LOOP_QUICK = ("get_product", "post_order")
 SERVERS = ("rabbitmq", "redis", "postgres")
 BATCH_CLIENTS = 4
 SCRAPE_INTERVAL_S = 1
@@ -38,11 +39,13 @@ class Worthless(Exception):
 class Bench:
     """Servers, shops and generators of one benchmark, and what was measured."""
 
-    def __init__(self, servers, build_dir, directory, seconds):
+    def __init__(self, servers, build_dir, directory, seconds, quick=False, generator="wrk"):
         self.servers = servers
         self.build_dir = build_dir
         self.directory = directory
         self.seconds = seconds
+        self.quick = quick  # leave out what tells least
+        self.closed_by = generator
         self.generator = load.Generator(build_dir, directory)
         self.measured = Measurements()
         self.shops = []
@@ -99,7 +102,8 @@ class Bench:
         return result
 
     def closed(self, workload, name, connections, what=None, seconds=None):
-        return self.load(workload, name, what or name, self.generator.closed, connections, seconds or self.seconds)
+        run = self.generator.closed if self.closed_by == "wrk" else self.generator.closed_exact
+        return self.load(workload, name, what or name, run, connections, seconds or self.seconds)
 
     def open(self, workload, name, share, peak, seconds=None):
         what = f"{name} at {share:.0%} of its peak"
@@ -150,11 +154,13 @@ class Bench:
         database = self.database
         if database is None:
             return
+        yield "postgres create_batch", BATCH_CLIENTS, lambda: database.measure("create_batch", BATCH_CLIENTS, seconds)
+        yield "postgres select_one", 8, lambda: database.measure("select_one", 8, seconds, shop.room)
+        if self.quick:
+            return
         yield "postgres create_one", 1, lambda: database.measure("create_one", 1, seconds)
         yield "postgres create_one", 32, lambda: database.measure("create_one", 32, seconds)
-        yield "postgres create_batch", BATCH_CLIENTS, lambda: database.measure("create_batch", BATCH_CLIENTS, seconds)
         yield "postgres select_one", 1, lambda: database.measure("select_one", 1, seconds, shop.room)
-        yield "postgres select_one", 8, lambda: database.measure("select_one", 8, seconds, shop.room)
 
     # ---- a repetition ------------------------------------------------------------------------------------------
 
@@ -175,7 +181,7 @@ class Bench:
         turn = (number * len(steps)) // 5 % len(steps)
         for _, _, step in steps[turn:] + steps[:turn]:
             step()
-        for name in workload.loads():
+        for name in OPEN_LOOP_QUICK if self.quick else workload.loads():
             if name == "constant":
                 continue
             peak = self.measured.values(name, max(connections), "rate")[-1]
@@ -225,6 +231,17 @@ class Bench:
                 for name in ("get_product", "post_order", "get_order"):
                     self.closed(workload, name, connections, f"{name} by {count}", seconds)
         shop.resize(1)
+        note_end()
+
+    def quorum(self, shop, repetitions, connections, seconds):
+        """The same shop on quorum queues."""
+        queues = self.servers.rabbitmqctl("-q", "list_queues", "-p", shop.room.name, "name", "type")
+        if "rpc-products\tquorum" not in queues:
+            raise RuntimeError(f"the queues of {shop.room.name} are no quorum queues:\n{queues}")
+        workload = self.fill(shop)
+        for _ in range(repetitions):
+            for name in ("get_product", "post_order"):
+                self.closed(workload, name, connections, f"{name} on quorum queues", seconds)
         note_end()
 
     # ---- the cost of being watched -------------------------------------------------------------------------------

@@ -123,15 +123,18 @@ class Servers:
     def port(self, name):
         return urlsplit(self.uris[{"rabbitmq": "AMQP_URI", "redis": "REDIS_URI", "postgres": "POSTGRES_URI"}[name]]).port
 
-    def make_rooms(self, names):
-        """All at once: each rabbitmqctl boots an Erlang machine."""
+    def make_rooms(self, names, quorum=()):
+        """All at once: each rabbitmqctl boots an Erlang machine.  Queues of the rooms in `quorum` are quorum queues."""
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
         user = urlsplit(self.uris["AMQP_URI"]).username
         definitions = self.run_dir / "rooms.json"
         definitions.write_text(
             json.dumps(
                 {
-                    "vhosts": [{"name": name} for name in names],
+                    "vhosts": [
+                        {"name": name, "metadata": {"default_queue_type": "quorum" if name in quorum else "classic"}}
+                        for name in names
+                    ],
                     "permissions": [{"user": user, "vhost": name, **everything} for name in names],
                 }
             )
@@ -143,30 +146,37 @@ class Servers:
             self._rooms += 1
             with room.redis() as connection:
                 connection.flushdb()
-            drop_database(_with_path(self.uris["POSTGRES_URI"], "/postgres"), name)
-            result = subprocess.run(
-                [str(DEPLOY)],
-                env={**clean_environment(), "POSTGRES_URI": room.postgres_uri},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=START_TIMEOUT_S,
-            )
-            if result.returncode != 0:
-                raise RuntimeError(f"{DEPLOY.name} ended with {result.returncode}:\n{result.stdout}")
+            self._make_database(room, rooms[0] if rooms else None)
             rooms.append(room)
         return rooms
 
+    def _make_database(self, room, template):
+        """The first by the migrations, the others as its copies."""
+        connection = psycopg2.connect(_with_path(self.uris["POSTGRES_URI"], "/postgres"))
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(f'DROP DATABASE IF EXISTS "{room.name}" WITH (FORCE)')
+                if template is not None:
+                    cursor.execute(f'CREATE DATABASE "{room.name}" TEMPLATE "{template.name}"')
+        finally:
+            connection.close()
+        if template is None:
+            deploy(room)
 
-def drop_database(uri, name):
-    connection = psycopg2.connect(uri)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-    finally:
-        connection.close()
+
+def deploy(room):
+    result = subprocess.run(
+        [str(DEPLOY)],
+        env={**clean_environment(), "POSTGRES_URI": room.postgres_uri},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=START_TIMEOUT_S,
+    )
+    if result.returncode != 0:
+        raise RuntimeError(f"{DEPLOY.name} ended with {result.returncode}:\n{result.stdout}")
 
 
 class Program:
