@@ -388,7 +388,8 @@ static void work_wait(struct order_work *work, enum product_store_status status)
     }
     if (!work->is_delay_logged && product_store_is_up(service->store)) /* else the store has said it */
         rpc_log(RPC_LOG_WARNING, "an order is applied later", RPC_LOG_INT("order_id", work->order.order_id),
-                RPC_LOG_INT("status", status), RPC_LOG_TEXT("reason", product_store_reason(service->store)));
+                RPC_LOG_TEXT("status", product_store_status_name(status)),
+                RPC_LOG_TEXT("reason", product_store_reason(service->store)));
     work->is_delay_logged = true;
     service->waiting_count++;
     work->next_waiting = service->waiting;

@@ -680,6 +680,35 @@ enum product_store_status product_store_apply(struct product_store *store, struc
 
 /* ---- The store ---------------------------------------------------------------------------------------------------- */
 
+const char *product_store_status_name(enum product_store_status status)
+{
+    switch (status) {
+    case PRODUCT_STORE_OK:
+        return "ok";
+    case PRODUCT_STORE_NOT_FOUND:
+        return "not_found";
+    case PRODUCT_STORE_DAMAGED:
+        return "damaged";
+    case PRODUCT_STORE_UNAVAILABLE:
+        return "unavailable";
+    case PRODUCT_STORE_BUSY:
+        return "busy";
+    case PRODUCT_STORE_UNKNOWN:
+        return "outcome_unknown";
+    case PRODUCT_STORE_FAILED:
+        return "failed";
+    case PRODUCT_STORE_TOO_MANY:
+        return "too_many";
+    case PRODUCT_STORE_TOO_LARGE:
+        return "too_large";
+    case PRODUCT_STORE_LATE:
+        return "late";
+    case PRODUCT_STORE_NO_MEMORY:
+        break;
+    }
+    return "no_memory";
+}
+
 struct product_store *product_store_new(const struct product_store_options *options)
 {
     struct product_store *store = calloc(1, sizeof(*store));

@@ -46,6 +46,9 @@ enum product_store_status {
     PRODUCT_STORE_NO_MEMORY,   /* nothing was done */
 };
 
+/* A short name for logs.  Static. */
+const char *product_store_status_name(enum product_store_status status);
+
 struct product_store_options {
     struct rpc_loop *loop;
     const struct redis_uri *uri;          /* copied */
