@@ -559,6 +559,7 @@ struct orders_service *orders_service_new(const struct orders_service_options *o
                                                             .methods = methods,
                                                             .methods_count = sizeof(methods) / sizeof(methods[0]),
                                                             .prefetch = options->prefetch,
+                                                            .keep_dead_letters = true,
                                                             .on_ready = service_on_ready,
                                                             .arg = service,
                                                         });

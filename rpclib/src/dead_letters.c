@@ -80,17 +80,27 @@ static void time_text(char out[TIME_SIZE])
 
 /* --- sending --- */
 
-static void on_confirmed(enum rpc_status status, void *arg)
+static void settle(enum rpc_status status, struct taken *taken, bool reject)
 {
-    struct taken *taken = arg;
-
-    if (status == RPC_OK) {
+    if (status == RPC_OK && !reject) {
         consumer_done(taken);
-        return;
+    } else if (status == RPC_OK) {
+        consumer_reject(taken, false); /* so that a dead-letter policy of the broker's sees it as well */
+    } else {
+        rpc_log(RPC_LOG_ERROR, "a message could not be put aside; handed back to the broker",
+                RPC_LOG_TEXT("reason", rpc_status_name(status)));
+        consumer_reject(taken, true);
     }
-    rpc_log(RPC_LOG_ERROR, "a message could not be put aside; handed back to the broker",
-            RPC_LOG_TEXT("reason", rpc_status_name(status)));
-    consumer_reject(taken, true);
+}
+
+static void on_delayed(enum rpc_status status, void *arg)
+{
+    settle(status, arg, false);
+}
+
+static void on_buried(enum rpc_status status, void *arg)
+{
+    settle(status, arg, true);
 }
 
 /* An expiration would let it vanish here, a foreign user_id have it refused. */
@@ -108,6 +118,7 @@ static amqp_basic_properties_t kept_properties(const amqp_basic_properties_t *gi
 static void letter_send(struct dead_letters *letters, const struct letter *letter, const char *queue,
                         const amqp_basic_properties_t *given, struct headers *headers, struct taken *taken)
 {
+    rpc_confirm_fn *on_confirmed = queue == letters->queue ? on_buried : on_delayed;
     size_t cause_size = strlen(letter->cause);
     struct rpc_bytes cause = {letter->cause, cause_size < DEAD_LETTERS_CAUSE_MAX ? cause_size : DEAD_LETTERS_CAUSE_MAX};
     amqp_basic_properties_t properties;

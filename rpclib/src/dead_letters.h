@@ -5,7 +5,8 @@
  *     <event queue>.retry-<delay ms> waits for its delay, then the broker puts it back into the event's own queue
  *
  * Both kinds are queues of ours alone, durable, reached through the default exchange; Nameko's queues keep their arguments.
- * A message is published there first, persistent and confirmed, and acknowledged after that: it is never in neither place.
+ * A message is published there first, persistent and confirmed, and settled after that: it is never in neither place.  What
+ * is put aside is rejected then (a dead-letter policy of the broker's sees it too), what is tried again is acknowledged.
  * It carries its own properties and headers, and these of ours:
  *
  *     x-airship-cause, x-airship-attempts, x-airship-time (ISO 8601, UTC)
@@ -51,12 +52,12 @@ bool dead_letters_init(struct dead_letters *letters, struct rpc_service *service
                        uint32_t unconfirmed_max);
 void dead_letters_clear(struct dead_letters *letters);
 
-/* Put the message aside, then acknowledge `taken`; hand that back to the broker if it cannot be done. */
+/* Put the message aside, then reject `taken`; hand that back to the broker if it cannot be done. */
 void dead_letters_bury(struct dead_letters *letters, const struct letter *letter, struct taken *taken);
 
 /*
- * Try again after a delay that grows with the attempts, or put aside after `attempts_max` of them; then acknowledge
- * `taken`.  Returns the delay in ms, 0 when it was put aside.
+ * Try again after a delay that grows with the attempts, or put aside after `attempts_max` of them; then settle `taken`.
+ * Returns the delay in ms, 0 when it was put aside.
  */
 unsigned dead_letters_retry(struct dead_letters *letters, const struct letter *letter, uint32_t attempts_max,
                             struct taken *taken);

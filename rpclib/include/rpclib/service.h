@@ -80,8 +80,8 @@ struct rpc_service_options {
     /*
      * Keep what cannot be handled in the queue `<name>.dead-letters`, with cause, attempts, time and where it came from in
      * its headers (x-airship-...): messages that are no requests or no events, and events that were rejected or failed too
-     * often.  `rpc dead-letters` lists, shows, replays and purges them.  Without it such messages are rejected, for a
-     * dead-letter policy of the broker's to see.
+     * often.  `rpc dead-letters` lists, shows, replays and purges them.  With it or without, such messages are rejected then,
+     * for a dead-letter policy of the broker's to see.
      */
     bool keep_dead_letters;
     rpc_loop_fn *on_ready; /* all queues are consumed (again); may be NULL */
