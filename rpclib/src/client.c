@@ -87,7 +87,7 @@ static void client_on_down(void *arg)
     struct call *call;
 
     while ((call = calls_first(client->calls)) != NULL) {
-        bool unsent = call->position >= session_output_written(&client->session);
+        bool unsent = session_never_left(&client->session, call->position);
 
         client->stats.lost++;
         client_end(client, call, unsent ? RPC_OFFLINE : RPC_LOST, NULL);

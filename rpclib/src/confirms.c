@@ -86,7 +86,7 @@ static void confirms_end_all(struct confirms *confirms,
 
 static enum rpc_status status_lost(const struct confirms *confirms, const struct unconfirmed *event)
 {
-    return event->position >= session_output_written(&confirms->session) ? RPC_OFFLINE : RPC_LOST;
+    return session_never_left(&confirms->session, event->position) ? RPC_OFFLINE : RPC_LOST;
 }
 
 static enum rpc_status status_cancelled(const struct confirms *confirms, const struct unconfirmed *event)

@@ -196,7 +196,8 @@ uint64_t session_output_appended(const struct session *session)
     return mq_output_appended_total(connection_mq_counters(session->connection));
 }
 
-uint64_t session_output_written(const struct session *session)
+bool session_never_left(const struct session *session, uint64_t position)
 {
-    return mq_output_written_total(connection_mq_counters(session->connection));
+    return connection_mq(session->connection) == NULL &&
+           position >= mq_output_written_total(connection_mq_counters(session->connection));
 }

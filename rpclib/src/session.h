@@ -51,9 +51,13 @@ struct mq_channel *session_channel(const struct session *session);
 enum rpc_status session_status(const struct session *session);
 /* Have on_flush run at the end of this turn though nothing was published. */
 void session_flush_later(struct session *session);
-/* Positions in the connection's output, to tell what had left when the link broke.  Valid in on_down too. */
+/* The position in the connection's output of the next byte that is appended. */
 uint64_t session_output_appended(const struct session *session);
-uint64_t session_output_written(const struct session *session);
+/*
+ * In on_down: whether what began at that position certainly never leaves.  Only the connection's end makes that sure: of
+ * a channel that goes alone, what was appended is written yet, before the channel's close.
+ */
+bool session_never_left(const struct session *session, uint64_t position);
 
 /* For connection.c: the connection came up, takes messages again, went down. */
 void session_on_connection_up(struct session *session);

@@ -80,32 +80,43 @@ void frames_method(struct frames *out, uint16_t channel, amqp_method_number_t id
     frames_clear(&payload);
 }
 
-void frames_header(struct frames *out, uint16_t channel, const amqp_basic_properties_t *properties, uint64_t body_size)
+void frames_header_raw(struct frames *out, uint16_t channel, struct rpc_bytes raw_properties, uint64_t body_size)
 {
     struct frames payload = {0};
+
+    append_number(&payload, AMQP_BASIC_CLASS, 2);
+    append_number(&payload, 0, 2);
+    append_number(&payload, body_size, 8);
+    frames_append(&payload, raw_properties);
+    frames_raw(out, AMQP_FRAME_HEADER, channel, frames_bytes(&payload));
+    frames_clear(&payload);
+}
+
+void frames_header(struct frames *out, uint16_t channel, const amqp_basic_properties_t *properties, uint64_t body_size)
+{
     int size = amqp_encode_properties(AMQP_BASIC_CLASS, (void *)(uintptr_t)properties,
                                       (amqp_bytes_t){sizeof(scratch), scratch});
 
     if (size < 0)
         bug("properties cannot be encoded");
-    append_number(&payload, AMQP_BASIC_CLASS, 2);
-    append_number(&payload, 0, 2);
-    append_number(&payload, body_size, 8);
-    frames_append(&payload, (struct rpc_bytes){scratch, (size_t)size});
-    frames_raw(out, AMQP_FRAME_HEADER, channel, frames_bytes(&payload));
-    frames_clear(&payload);
+    frames_header_raw(out, channel, (struct rpc_bytes){scratch, (size_t)size}, body_size);
 }
 
-void frames_content(struct frames *out, uint16_t channel, const amqp_basic_properties_t *properties,
-                    struct rpc_bytes body, uint32_t frame_max)
+void frames_body(struct frames *out, uint16_t channel, struct rpc_bytes body, uint32_t frame_max)
 {
-    frames_header(out, channel, properties, body.size);
     while (body.size > 0) {
         size_t size = body.size < frame_max - 8 ? body.size : frame_max - 8;
 
         frames_raw(out, AMQP_FRAME_BODY, channel, (struct rpc_bytes){body.data, size});
         body = (struct rpc_bytes){body.data + size, body.size - size};
     }
+}
+
+void frames_content(struct frames *out, uint16_t channel, const amqp_basic_properties_t *properties,
+                    struct rpc_bytes body, uint32_t frame_max)
+{
+    frames_header(out, channel, properties, body.size);
+    frames_body(out, channel, body, frame_max);
 }
 
 void frames_heartbeat(struct frames *out)

@@ -25,9 +25,12 @@ void frames_clear(struct frames *out);
 void frames_raw(struct frames *out, uint8_t type, uint16_t channel, struct rpc_bytes payload);
 void frames_method(struct frames *out, uint16_t channel, amqp_method_number_t id, void *method);
 void frames_header(struct frames *out, uint16_t channel, const amqp_basic_properties_t *properties, uint64_t body_size);
+/* The same with properties that are encoded already. */
+void frames_header_raw(struct frames *out, uint16_t channel, struct rpc_bytes raw_properties, uint64_t body_size);
 /* Header and body, this one in frames of at most `frame_max` bytes. */
 void frames_content(struct frames *out, uint16_t channel, const amqp_basic_properties_t *properties,
                     struct rpc_bytes body, uint32_t frame_max);
+void frames_body(struct frames *out, uint16_t channel, struct rpc_bytes body, uint32_t frame_max);
 void frames_heartbeat(struct frames *out);
 
 static inline struct rpc_bytes frames_bytes(const struct frames *frames)

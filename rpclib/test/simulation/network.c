@@ -11,6 +11,7 @@ static struct {
     struct network_link links[LINKS_MAX];
     unsigned opened;
     int refuse;
+    void (*on_close)(struct network_link *link);
 } network;
 
 int __real_socket(int domain, int type, int protocol);
@@ -74,6 +75,20 @@ struct network_link *network_link(void)
             newest = &network.links[i];
     }
     return newest;
+}
+
+struct network_link *network_next(const struct network_link *link)
+{
+    for (size_t i = link == NULL ? 0 : (size_t)(link - network.links) + 1; i < LINKS_MAX; i++) {
+        if (network.links[i].fd != 0)
+            return &network.links[i];
+    }
+    return NULL;
+}
+
+void network_on_close(void (*on_close)(struct network_link *link))
+{
+    network.on_close = on_close;
 }
 
 void network_refuse(int error)
@@ -164,6 +179,8 @@ int __wrap_close(int fd)
 
     if (link == NULL)
         return __real_close(fd);
+    if (network.on_close != NULL)
+        network.on_close(link);
     clear(link);
     return 0;
 }

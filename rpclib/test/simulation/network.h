@@ -22,6 +22,7 @@ struct network_link {
     bool gone;              /* the far end left: after what is inbound comes the end */
     int gone_error;         /* 0: a proper end; else recv() fails with it */
     uint64_t sent;          /* bytes that rpclib wrote in all */
+    void *far_end;          /* the test's own */
 };
 
 /* Forget all sockets.  Returns how many rpclib had left open. */
@@ -29,6 +30,12 @@ unsigned network_reset(void);
 
 /* The socket that was opened last and is still open; NULL: none. */
 struct network_link *network_link(void);
+
+/* The open sockets, one after another: NULL gives the first, and ends them. */
+struct network_link *network_next(const struct network_link *link);
+
+/* Runs when rpclib closes a socket, while it is still there; NULL: nothing runs. */
+void network_on_close(void (*on_close)(struct network_link *link));
 
 /* connect() fails at once with this; 0: it is under way. */
 void network_refuse(int error);

@@ -476,24 +476,14 @@ void peer_answer(uint16_t channel, unsigned message, const char *body)
 void peer_return(unsigned number)
 {
     const struct peer_message *message = &peer.messages[number];
-    struct frames payload = {0};
 
     assert_true(number < peer.messages_count);
     PEER_METHOD(message->channel, BASIC_RETURN, basic_return, .reply_code = 312,
                 .reply_text = amqp_cstring_bytes("NO_ROUTE"), .exchange = amqp_cstring_bytes(message->exchange),
                 .routing_key = amqp_cstring_bytes(message->routing_key));
-    frames_append(&payload, RPC_BYTES("\0\x3c\0\0"));
-    for (int shift = 56; shift >= 0; shift -= 8) {
-        char byte = (char)((uint64_t)message->body_size >> shift);
-
-        frames_append(&payload, (struct rpc_bytes){&byte, 1});
-    }
-    frames_append(&payload, (struct rpc_bytes){message->raw_properties, message->raw_size});
-    frames_raw(peer_out(), AMQP_FRAME_HEADER, message->channel, frames_bytes(&payload));
-    if (message->body_size > 0)
-        frames_raw(peer_out(), AMQP_FRAME_BODY, message->channel,
-                   (struct rpc_bytes){message->body, message->body_size});
-    frames_clear(&payload);
+    frames_header_raw(peer_out(), message->channel, (struct rpc_bytes){message->raw_properties, message->raw_size},
+                      message->body_size);
+    frames_body(peer_out(), message->channel, (struct rpc_bytes){message->body, message->body_size}, FRAME_MAX);
 }
 
 void peer_confirm(uint16_t channel, uint64_t tag, bool multiple, bool ack)
