@@ -42,7 +42,7 @@ struct database_link {
 static void link_lose(struct database_link *link, const char *reason);
 static void link_on_ready_to_read_or_write(int fd, unsigned events, void *arg);
 
-/* ---- Coming up ---------------------------------------------------------------------------------------------------- */
+/* ---- Coming up --------------------------------------------------------------------------------------------------- */
 
 static uint64_t link_stall_ms(const struct database_link *link)
 {
@@ -234,7 +234,7 @@ static void link_start(struct database_link *link)
         link_lose(link, "out of memory");
 }
 
-/* ---- Going down --------------------------------------------------------------------------------------------------- */
+/* ---- Going down -------------------------------------------------------------------------------------------------- */
 
 /* Close the connection; what was under way comes back through `lost`, for its callers to be told afterwards. */
 static unsigned link_close(struct database_link *link, struct sent lost[DATABASE_PIPELINE_DEPTH])
@@ -327,7 +327,7 @@ static void link_on_timer(void *arg)
     }
 }
 
-/* ---- Answers ------------------------------------------------------------------------------------------------------ */
+/* ---- Answers ----------------------------------------------------------------------------------------------------- */
 
 /*
  * Errors that speak of the connection, not of the statement: a server that only reads (a stand-by), a session that lost
@@ -427,7 +427,7 @@ static void link_on_ready_to_read_or_write(int fd, unsigned events, void *arg)
         link_flush(link);
 }
 
-/* ---- For its owner ------------------------------------------------------------------------------------------------ */
+/* ---- For its owner ----------------------------------------------------------------------------------------------- */
 
 struct database_link *database_link_new(const struct database_link_options *options)
 {

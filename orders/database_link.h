@@ -1,9 +1,9 @@
 /*
  * database_link: one connection to PostgreSQL in pipeline mode, kept up for as long as it exists.
  *
- * Each statement is a transaction of its own, closed by a Sync: it counts as done when the server has answered that, for
- * not before then is it committed.  Statements are prepared when the connection comes up.  A server that
- * falls silent is given up after its time, and the link connects anew, with a growing delay spread at random.
+ * Each statement is a transaction of its own, closed by a Sync: it counts as done when the server has answered that,
+ * for not before then is it committed.  Statements are prepared when the connection comes up.  A server that falls
+ * silent is given up after its time, and the link connects anew, with a growing delay spread at random.
  */
 #ifndef ORDERS_DATABASE_LINK_H
 #define ORDERS_DATABASE_LINK_H
@@ -60,7 +60,8 @@ void database_link_free(struct database_link *link); /* NULL is fine */
 unsigned database_link_room(const struct database_link *link);
 
 /*
- * Send a statement; `done` runs exactly once, later, from the loop.  False, with nothing sent, when it has no room or memory.
+ * Send a statement; `done` runs exactly once, later, from the loop.  False, with nothing sent, when it has no room or
+ * memory.
  */
 bool database_link_send(struct database_link *link, const char *statement, const struct parameters *parameters,
                         database_fn *done, void *arg);

@@ -1,6 +1,6 @@
 /*
- * database_uri: where a database is, as libpq understands it (a URI or keyword=value), taken apart into what one attempt to
- * connect needs: one host, one address, so that libpq never looks up a name (it would block).
+ * database_uri: where a database is, as libpq understands it (a URI or keyword=value), taken apart into what one
+ * attempt to connect needs: one host, one address, so that libpq never looks up a name (it would block).
  */
 #ifndef ORDERS_DATABASE_URI_H
 #define ORDERS_DATABASE_URI_H

@@ -29,7 +29,7 @@
 #define EXACT_PRINT_LIMIT  18446744073709551616.0 /* 2^64 */
 #define REAL_DIGITS_MAX    17                     /* they tell any double from its neighbours */
 
-/* ---- Errors ------------------------------------------------------------------------------------------------------- */
+/* ---- Errors ------------------------------------------------------------------------------------------------------ */
 
 /* Messages being collected: NULL until there is one. */
 struct errors {
@@ -82,7 +82,7 @@ json_t *order_error(const char *field, const char *message)
     return json_pack("{s:[s]}", field, message);
 }
 
-/* ---- Integers ----------------------------------------------------------------------------------------------------- */
+/* ---- Integers ---------------------------------------------------------------------------------------------------- */
 
 enum integer_status { INTEGER_OK, INTEGER_OUT_OF_RANGE, INTEGER_INVALID };
 
@@ -190,7 +190,7 @@ void order_id_print(char out[ORDER_ID_TEXT_SIZE], const json_t *value)
         memcpy(out + ORDER_ID_TEXT_SIZE - 4, "...", 4);
 }
 
-/* ---- Lines -------------------------------------------------------------------------------------------------------- */
+/* ---- Lines ------------------------------------------------------------------------------------------------------- */
 
 /* The lines and, behind them, the texts they point to. */
 static bool order_reserve(struct order *order, size_t lines_count, size_t text_size)
@@ -434,7 +434,7 @@ enum order_status order_read_change(struct order *out, const json_t *change, jso
     return status;
 }
 
-/* ---- Pages -------------------------------------------------------------------------------------------------------- */
+/* ---- Pages ------------------------------------------------------------------------------------------------------- */
 
 static void read_after(int32_t *out, const json_t *value, struct errors *errors)
 {
@@ -483,7 +483,7 @@ enum order_status order_read_page(struct order_page *out, const json_t *after, c
     return status;
 }
 
-/* ---- As JSON ------------------------------------------------------------------------------------------------------ */
+/* ---- As JSON ----------------------------------------------------------------------------------------------------- */
 
 void order_print_line_rest(struct text *out, const struct order_line *line)
 {

@@ -29,7 +29,10 @@ struct order_line {
     int32_t quantity;
 };
 
-/* Made by one of the order_read...() functions, it owns its lines and is cleared; made from a database's rows, it lends. */
+/*
+ * Made by one of the order_read...() functions, it owns its lines and is cleared; made from a database's rows, it
+ * lends.
+ */
 struct order {
     int32_t id; /* 0: none yet */
     size_t lines_count;
@@ -44,15 +47,15 @@ enum order_status {
 };
 
 /*
- * Read the lines of a new order, {product_id, price, quantity} each; `details` may be NULL (missing).  Fields that nobody
- * knows are ignored.  All that is wrong is told at once.  *out and *errors are set with their own status alone; *out is the caller's to
- * clear.
+ * Read the lines of a new order, {product_id, price, quantity} each; `details` may be NULL (missing).  Fields that
+ * nobody knows are ignored.  All that is wrong is told at once.  *out and *errors are set with their own status alone;
+ * *out is the caller's to clear.
  */
 enum order_status order_read_new(struct order *out, const json_t *details, json_t **errors);
 
 /*
- * Read what is to change in an order, {id, order_details: [{id, price, quantity}]}: the lines' product_id stays empty.  An id that
- * no order (no line) can have is 0 in *out.  No lines are fine; a line named twice is not.
+ * Read what is to change in an order, {id, order_details: [{id, price, quantity}]}: the lines' product_id stays empty.
+ * An id that no order (no line) can have is 0 in *out.  No lines are fine; a line named twice is not.
  */
 enum order_status order_read_change(struct order *out, const json_t *change, json_t **errors);
 

@@ -54,7 +54,7 @@ struct outbox {
 
 static void outbox_flush(void *arg);
 
-/* ---- Ids on their way to a statement ------------------------------------------------------------------------------ */
+/* ---- Ids on their way to a statement ----------------------------------------------------------------------------- */
 
 static uint64_t outbox_deadline(const struct outbox *outbox)
 {
@@ -140,7 +140,7 @@ static void outbox_flush(void *arg)
     ids_send(&outbox->released);
 }
 
-/* ---- Publishing --------------------------------------------------------------------------------------------------- */
+/* ---- Publishing -------------------------------------------------------------------------------------------------- */
 
 /* New events are for us to publish as long as we can. */
 static void outbox_update_claim(struct outbox *outbox)
@@ -229,7 +229,7 @@ void outbox_offer(struct outbox *outbox, int64_t id, const char *type, struct rp
     outbox_release(outbox, id);
 }
 
-/* ---- What others left --------------------------------------------------------------------------------------------- */
+/* ---- What others left -------------------------------------------------------------------------------------------- */
 
 static void outbox_publish_found(struct outbox *outbox, const struct order_event *event)
 {
@@ -287,7 +287,7 @@ static void outbox_on_poll(void *arg)
     outbox_look(arg);
 }
 
-/* ---- For its owner ------------------------------------------------------------------------------------------------ */
+/* ---- For its owner ----------------------------------------------------------------------------------------------- */
 
 static void outbox_on_publisher_ready(void *arg)
 {

@@ -1,9 +1,9 @@
 /*
  * outbox: brings the events of the orders to the broker, each at least once, and hardly ever twice.
  *
- * An event is written with its order and stays in the outbox until the broker has confirmed it.  Who makes the order has
- * the first claim to the event and publishes it at once.  A claim runs out: whatever its holder could not publish, or
- * did not live to publish, is taken over by whichever process looks next.
+ * An event is written with its order and stays in the outbox until the broker has confirmed it.  Who makes the order
+ * has the first claim to the event and publishes it at once.  A claim runs out: whatever its holder could not publish,
+ * or did not live to publish, is taken over by whichever process looks next.
  */
 #ifndef ORDERS_OUTBOX_H
 #define ORDERS_OUTBOX_H
@@ -48,11 +48,17 @@ bool outbox_is_ready(const struct outbox *outbox);
 /* The database came up: look for events now. */
 void outbox_look(struct outbox *outbox);
 
-/* Publish an event that was just written and is ours (order_store_unit.event_id).  If that cannot be done now, it is done later. */
+/*
+ * Publish an event that was just written and is ours (order_store_unit.event_id).  If that cannot be done now, it is
+ * done later.
+ */
 void outbox_offer(struct outbox *outbox, int64_t id, const char *type, struct rpc_bytes payload,
                   const struct rpc_context *context);
 
-/* Take up nothing new; run `done` once, when all that was published is confirmed and deleted, `timeout_ms` from now at the latest. */
+/*
+ * Take up nothing new; run `done` once, when all that was published is confirmed and deleted, `timeout_ms` from now at
+ * the latest.
+ */
 void outbox_stop(struct outbox *outbox, int timeout_ms, rpc_loop_fn *done, void *arg);
 
 void outbox_metrics(const struct outbox *outbox, struct rpc_metrics *metrics);

@@ -1,8 +1,8 @@
 /*
  * price: money, exact: decimal text and JSON numbers to whole cents and back.  Pure; no float ever holds money.
  *
- * What a price may be: 0 or more, plain decimal notation (ASCII digits, a point, one or two digits), within PostgreSQL's
- * decimal(18,2).
+ * What a price may be: 0 or more, plain decimal notation (ASCII digits, a point, one or two digits), within
+ * PostgreSQL's decimal(18,2).
  */
 #ifndef ORDERS_PRICE_H
 #define ORDERS_PRICE_H

@@ -44,7 +44,7 @@ struct call {
     char *headers;                /* owned; the request's context */
 };
 
-/* ---- Errors ------------------------------------------------------------------------------------------------------- */
+/* ---- Errors ------------------------------------------------------------------------------------------------------ */
 
 static void fail_validation(struct rpc_incoming *request, json_t *messages)
 {
@@ -152,7 +152,7 @@ static void call_fail(const struct call *call, enum order_store_status status)
     rpc_incoming_fail_unexpected(request, "a success without a result");
 }
 
-/* ---- Requests under way ------------------------------------------------------------------------------------------- */
+/* ---- Requests under way ------------------------------------------------------------------------------------------ */
 
 /* NULL, and the request answered, when out of memory. */
 static struct call *call_new(struct orders_service *service, struct rpc_incoming *request, json_t *argument)
@@ -245,7 +245,7 @@ static bool accept_id(struct rpc_incoming *request, int32_t *id, const json_t *v
     return false;
 }
 
-/* ---- get_order ---------------------------------------------------------------------------------------------------- */
+/* ---- get_order --------------------------------------------------------------------------------------------------- */
 
 static void get_order(struct rpc_incoming *request, json_t *const arguments[], void *arg)
 {
@@ -260,11 +260,12 @@ static void get_order(struct rpc_incoming *request, json_t *const arguments[], v
         call_started(call, order_store_get(service->store, &call->unit, id, call_deadline_ms(call), call_on_order));
 }
 
-/* ---- create_order, recall_order ----------------------------------------------------------------------------------- */
+/* ---- create_order, recall_order ---------------------------------------------------------------------------------- */
 
 /*
  * create_order: the lines are read -> the store makes order, event and key -> the event is published -> the order is
- * answered.  The event leaves before the answer does, with the request's own context; where it cannot, it stays in the outbox.
+ * answered.  The event leaves before the answer does, with the request's own context; where it cannot, it stays in the
+ * outbox.
  */
 static void create_on_order(struct order_store_unit *unit, enum order_store_status status)
 {
@@ -403,7 +404,7 @@ static void recall_order(struct rpc_incoming *request, json_t *const arguments[]
                  order_store_recall(service->store, &call->unit, &creation, call_deadline_ms(call), recall_on_order));
 }
 
-/* ---- update_order ------------------------------------------------------------------------------------------------- */
+/* ---- update_order ------------------------------------------------------------------------------------------------ */
 
 static void update_order(struct rpc_incoming *request, json_t *const arguments[], void *arg)
 {
@@ -425,7 +426,7 @@ static void update_order(struct rpc_incoming *request, json_t *const arguments[]
                                                            call_deadline_ms(call), call_on_order));
 }
 
-/* ---- delete_order ------------------------------------------------------------------------------------------------- */
+/* ---- delete_order ------------------------------------------------------------------------------------------------ */
 
 static void delete_on_deleted(struct order_store_unit *unit, enum order_store_status status)
 {
@@ -453,7 +454,7 @@ static void delete_order(struct rpc_incoming *request, json_t *const arguments[]
                      order_store_delete(service->store, &call->unit, id, call_deadline_ms(call), delete_on_deleted));
 }
 
-/* ---- list_orders -------------------------------------------------------------------------------------------------- */
+/* ---- list_orders ------------------------------------------------------------------------------------------------- */
 
 static void list_on_orders(struct order_store_unit *unit, enum order_store_status status)
 {
@@ -490,7 +491,7 @@ static void list_orders(struct rpc_incoming *request, json_t *const arguments[],
         call_started(call, order_store_list(service->store, &call->unit, page, call_deadline_ms(call), list_on_orders));
 }
 
-/* ---- The service -------------------------------------------------------------------------------------------------- */
+/* ---- The service ------------------------------------------------------------------------------------------------- */
 
 static const char *const order_id_parameter[] = {"order_id", NULL};
 static const char *const order_details_parameter[] = {"order_details", NULL};

@@ -36,7 +36,9 @@ bool orders_service_ready(const struct orders_service *service);
 
 void orders_service_metrics(const struct orders_service *service, struct rpc_metrics *metrics);
 
-/* Drain: the requests that run, then the events that they made; `done` runs once, `timeout_ms` from now at the latest. */
+/*
+ * Drain: the requests that run, then the events that they made; `done` runs once, `timeout_ms` from now at the latest.
+ */
 void orders_service_stop(struct orders_service *service, int timeout_ms, rpc_loop_fn *done, void *arg);
 
 /* What is under way is left to the broker to deliver again.  Not from inside a callback. */

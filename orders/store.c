@@ -45,141 +45,149 @@ static struct order_store_unit *unit_of(struct work_unit *work)
     return (struct order_store_unit *)work;
 }
 
-/* ---- SQL ---------------------------------------------------------------------------------------------------------- */
+/* ---- SQL --------------------------------------------------------------------------------------------------------- */
+
+/* The statements keep the layout of SQL. */
+/* clang-format off */
 
 /* As the Python service writes its times: UTC, without a zone. */
 #define UTC_NOW "timezone('utc', now())"
 
-/* Ids are drawn before the rows are written: the lines and the event name the order.  Serial or identity, both have one. */
+/* Ids are drawn before the rows are written: lines and event name the order.  Serial or identity, each has one. */
 #define DRAW_ID(table) "nextval((SELECT pg_get_serial_sequence('" table "', 'id')::regclass))"
 
 /* A key that has expired counts as absent: its row is taken over. */
 #define IS_EXPIRED   "known.created_at < now() - $9::bigint * interval '1 second'"
 #define KEEP(column) column " = CASE WHEN " IS_EXPIRED " THEN excluded." column " ELSE known." column " END"
 
-/*
- * Where losing the last commits in a crash does no harm (an event is published once more), nobody waits for the disk.
- */
+/* Where losing the last commits in a crash does no harm (an event is published again), nobody waits for the disk. */
 #define WITHOUT_WAITING "(SELECT set_config('synchronous_commit', 'off', true) OFFSET 0) AS without_waiting"
 
 /*
  * Make orders, each once.  `known` is where that is decided: the key's row is written, or there is one, and then that
- * one's order is the answer; a statement that is about to write the same key waits here for this one's end.  Keys go in by
- * their order, so that two statements never wait for each other.
+ * one's order is the answer; a statement that is about to write the same key waits here for this one's end.  Keys go in
+ * by their order, so that two statements never wait for each other.
  */
-#define CREATE(known)                                                                                                                                     \
-    "WITH asked AS MATERIALIZED ("                                                                                                                        \
-    " SELECT n::int AS n, key, hash, headers, " DRAW_ID("orders") "::int AS order_id, " DRAW_ID(                                                          \
-        "order_outbox") " AS event_id"                                                                                                                    \
-                        " FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (key, hash, headers, n)"                               \
-                        "), line AS MATERIALIZED ("                                                                                                       \
-                        " SELECT n, " DRAW_ID(                                                                                                            \
-                            "order_details") "::int AS id, product_id, price, quantity, rest"                                                             \
-                                             " FROM unnest($4::int[], $5::text[], $6::text[], $7::int[], $8::text[])"                                     \
-                                             " AS line (n, product_id, price, quantity, rest)"                                                            \
-                                             "), drawn AS MATERIALIZED ("                                                                                 \
-                                             " SELECT n, array_agg(id ORDER BY id) AS line_ids,"                                                          \
-                                             " string_agg('{\"id\":' || id || rest, ',' ORDER BY id) AS details FROM line GROUP BY n"                     \
-                                             "), known AS (" known "), made AS MATERIALIZED ("                                                            \
-                                             " SELECT asked.n, asked.order_id, asked.event_id, asked.headers FROM asked JOIN known USING (order_id)"      \
-                                             "), new_order AS ("                                                                                          \
-                                             " INSERT INTO orders (id, created_at, updated_at) SELECT order_id, " UTC_NOW                                 \
-                                             ", " UTC_NOW " FROM made"                                                                                    \
-                                             "), new_line AS ("                                                                                           \
-                                             " INSERT INTO order_details (id, order_id, product_id, price, quantity, created_at, updated_at)"             \
-                                             " SELECT line.id, made.order_id, line.product_id, line.price::numeric, line.quantity, " UTC_NOW              \
-                                             ", " UTC_NOW " FROM line JOIN made USING (n) ORDER BY line.id"                                               \
-                                             "), new_event AS ("                                                                                          \
-                                             " INSERT INTO order_outbox (id, event_type, payload, headers, claimed_until) OVERRIDING SYSTEM VALUE"        \
-                                             " SELECT made.event_id, 'order_created',"                                                                    \
-                                             " '{\"order\":{\"id\":' || made.order_id || ',\"order_details\":[' || drawn.details || ']}}', made.headers," \
-                                             " now() + $10::int * interval '1 millisecond' FROM made JOIN drawn USING (n)"                                \
-                                             ") SELECT asked.n, known.hash, known.order_id, known.line_ids,"                                              \
-                                             " CASE WHEN known.order_id = asked.order_id THEN asked.event_id END"                                         \
-                                             " FROM asked JOIN known USING (key) ORDER BY asked.n"
+#define CREATE(known)                                                                                                \
+    "WITH asked AS MATERIALIZED ("                                                                                   \
+    "  SELECT n::int AS n, key, hash, headers,"                                                                      \
+    "         " DRAW_ID("orders") "::int AS order_id, " DRAW_ID("order_outbox") " AS event_id"                       \
+    "    FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (key, hash, headers, n)"           \
+    "), line AS MATERIALIZED ("                                                                                      \
+    "  SELECT n, " DRAW_ID("order_details") "::int AS id, product_id, price::numeric AS price, quantity, rest"       \
+    "    FROM unnest($4::int[], $5::text[], $6::text[], $7::int[], $8::text[])"                                      \
+    "         AS line (n, product_id, price, quantity, rest)"                                                        \
+    "), drawn AS MATERIALIZED ("                                                                                     \
+    "  SELECT n, array_agg(id ORDER BY id) AS line_ids,"                                                             \
+    "         string_agg('{\"id\":' || id || rest, ',' ORDER BY id) AS details"                                      \
+    "    FROM line GROUP BY n"                                                                                       \
+    "), known AS (" known "), made AS MATERIALIZED ("                                                                \
+    "  SELECT asked.n, asked.order_id, asked.event_id, asked.headers FROM asked JOIN known USING (order_id)"         \
+    "), new_order AS ("                                                                                              \
+    "  INSERT INTO orders (id, created_at, updated_at) SELECT order_id, " UTC_NOW ", " UTC_NOW " FROM made"          \
+    "), new_line AS ("                                                                                               \
+    "  INSERT INTO order_details (id, order_id, product_id, price, quantity, created_at, updated_at)"                \
+    "  SELECT line.id, made.order_id, line.product_id, line.price, line.quantity, " UTC_NOW ", " UTC_NOW             \
+    "    FROM line JOIN made USING (n) ORDER BY line.id"                                                             \
+    "), new_event AS ("                                                                                              \
+    "  INSERT INTO order_outbox (id, event_type, payload, headers, claimed_until) OVERRIDING SYSTEM VALUE"           \
+    "  SELECT made.event_id, 'order_created',"                                                                       \
+    "         '{\"order\":{\"id\":' || made.order_id || ',\"order_details\":[' || drawn.details || ']}}',"           \
+    "         made.headers, now() + $10::int * interval '1 millisecond'"                                             \
+    "    FROM made JOIN drawn USING (n)"                                                                             \
+    ") SELECT asked.n, known.hash, known.order_id, known.line_ids,"                                                  \
+    "         CASE WHEN known.order_id = asked.order_id THEN asked.event_id END"                                     \
+    "    FROM asked JOIN known USING (key) ORDER BY asked.n"
 
-#define CREATE_BY_REQUEST_SQL                                                                           \
-    CREATE("INSERT INTO order_requests AS known (request_id, order_id, line_ids)"                       \
-           " SELECT key, order_id, line_ids FROM asked JOIN drawn USING (n) ORDER BY key"               \
-           " ON CONFLICT (request_id) DO UPDATE SET " KEEP("order_id") ", " KEEP("line_ids") ", " KEEP( \
-               "created_at") " RETURNING request_id AS key, NULL::text AS hash, order_id, line_ids")
+#define CREATE_BY_REQUEST_SQL CREATE(                                                                                \
+    "INSERT INTO order_requests AS known (request_id, order_id, line_ids)"                                           \
+    "  SELECT key, order_id, line_ids FROM asked JOIN drawn USING (n) ORDER BY key"                                  \
+    "  ON CONFLICT (request_id) DO UPDATE"                                                                           \
+    "  SET " KEEP("order_id") ", " KEEP("line_ids") ", " KEEP("created_at")                                          \
+    "  RETURNING request_id AS key, NULL::text AS hash, order_id, line_ids")
 
-#define CREATE_BY_KEY_SQL                                                                                     \
-    CREATE(                                                                                                   \
-        "INSERT INTO order_idempotency AS known (idempotency_key, request_hash, order_id, line_ids)"          \
-        " SELECT key, hash, order_id, line_ids FROM asked JOIN drawn USING (n) ORDER BY key"                  \
-        " ON CONFLICT (idempotency_key) DO UPDATE SET " KEEP("request_hash") ", " KEEP("order_id") ", " KEEP( \
-            "line_ids") ", " KEEP("created_at") " RETURNING idempotency_key AS key, request_hash AS hash, order_id, line_ids")
+#define CREATE_BY_KEY_SQL CREATE(                                                                                    \
+    "INSERT INTO order_idempotency AS known (idempotency_key, request_hash, order_id, line_ids)"                     \
+    "  SELECT key, hash, order_id, line_ids FROM asked JOIN drawn USING (n) ORDER BY key"                            \
+    "  ON CONFLICT (idempotency_key) DO UPDATE"                                                                      \
+    "  SET " KEEP("request_hash") ", " KEEP("order_id") ", " KEEP("line_ids") ", " KEEP("created_at")                \
+    "  RETURNING idempotency_key AS key, request_hash AS hash, order_id, line_ids")
 
-#define RECALL_SQL                                                                            \
-    "SELECT NULL::int, request_hash, order_id, line_ids, NULL::bigint FROM order_idempotency" \
+#define RECALL_SQL                                                                                                   \
+    "SELECT NULL::int, request_hash, order_id, line_ids, NULL::bigint FROM order_idempotency"                        \
     " WHERE idempotency_key = $1::text AND created_at >= now() - $2::bigint * interval '1 second'"
 
-/* An order's lines are found by their index whatever the planner thinks of the tables' sizes: OFFSET 0 keeps it from joining otherwise. */
-#define LINES_OF_ORDER                                                                                              \
-    " LEFT JOIN LATERAL (SELECT id, product_id, price, quantity FROM order_details WHERE order_id = o.id OFFSET 0)" \
-    " AS d ON true"
+/* OFFSET 0 keeps the planner from any other join: lines are found by their index, however large the tables are. */
 #define ORDER_COLUMNS "SELECT o.id, d.id, d.product_id, d.price::text, d.quantity FROM "
+#define LINES_OF_ORDER                                                                                               \
+    " LEFT JOIN LATERAL ("                                                                                           \
+    "  SELECT id, product_id, price, quantity FROM order_details WHERE order_id = o.id OFFSET 0"                     \
+    ") AS d ON true"
 
-#define GET_SQL                                                                                     \
-    ORDER_COLUMNS "(SELECT id FROM orders WHERE id = ANY ($1::int[]) OFFSET 0) AS o" LINES_OF_ORDER \
-                  " ORDER BY o.id, d.id"
+#define GET_SQL                                                                                                      \
+    ORDER_COLUMNS "(SELECT id FROM orders WHERE id = ANY ($1::int[]) OFFSET 0) AS o" LINES_OF_ORDER                  \
+    " ORDER BY o.id, d.id"
 
-#define LIST_SQL                                                                                             \
-    ORDER_COLUMNS "(SELECT id FROM orders WHERE id > $1::int ORDER BY id LIMIT $2::int) AS o" LINES_OF_ORDER \
-                  " ORDER BY o.id, d.id LIMIT $3::int"
+#define LIST_SQL                                                                                                     \
+    ORDER_COLUMNS "(SELECT id FROM orders WHERE id > $1::int ORDER BY id LIMIT $2::int) AS o" LINES_OF_ORDER         \
+    " ORDER BY o.id, d.id LIMIT $3::int"
 
 /* Either all of the lines are there and change, or none does. */
-#define UPDATE_SQL                                                                                              \
-    "WITH asked AS MATERIALIZED ("                                                                              \
-    " SELECT id, price::numeric AS price, quantity"                                                             \
-    " FROM unnest($2::int[], $3::text[], $4::int[]) AS asked (id, price, quantity)"                             \
-    "), target AS MATERIALIZED ("                                                                               \
-    " SELECT id FROM order_details WHERE order_id = $1::int AND id = ANY ($2::int[]) ORDER BY id FOR UPDATE"    \
-    "), lacking AS MATERIALIZED ("                                                                              \
-    " SELECT min(id) AS id FROM asked WHERE id NOT IN (SELECT id FROM target)"                                  \
-    "), changed AS ("                                                                                           \
-    " UPDATE order_details AS d SET price = asked.price, quantity = asked.quantity, updated_at = " UTC_NOW      \
-    " FROM asked, lacking WHERE lacking.id IS NULL AND d.id = asked.id AND d.order_id = $1::int"                \
-    " RETURNING d.id, d.price, d.quantity"                                                                      \
-    "), touched AS ("                                                                                           \
-    " UPDATE orders SET updated_at = " UTC_NOW " FROM lacking WHERE lacking.id IS NULL AND orders.id = $1::int" \
-    ") SELECT o.id, d.id, d.product_id, coalesce(changed.price, d.price)::text,"                                \
-    " coalesce(changed.quantity, d.quantity), lacking.id"                                                       \
-    " FROM lacking CROSS JOIN orders AS o LEFT JOIN order_details AS d ON d.order_id = o.id"                    \
-    " LEFT JOIN changed ON changed.id = d.id WHERE o.id = $1::int ORDER BY d.id"
+#define UPDATE_SQL                                                                                                   \
+    "WITH asked AS MATERIALIZED ("                                                                                   \
+    "  SELECT id, price::numeric AS price, quantity"                                                                 \
+    "    FROM unnest($2::int[], $3::text[], $4::int[]) AS asked (id, price, quantity)"                               \
+    "), target AS MATERIALIZED ("                                                                                    \
+    "  SELECT id FROM order_details WHERE order_id = $1::int AND id = ANY ($2::int[]) ORDER BY id FOR UPDATE"        \
+    "), lacking AS MATERIALIZED ("                                                                                   \
+    "  SELECT min(id) AS id FROM asked WHERE id NOT IN (SELECT id FROM target)"                                      \
+    "), changed AS ("                                                                                                \
+    "  UPDATE order_details AS d SET price = asked.price, quantity = asked.quantity, updated_at = " UTC_NOW          \
+    "    FROM asked, lacking WHERE lacking.id IS NULL AND d.id = asked.id AND d.order_id = $1::int"                  \
+    "  RETURNING d.id, d.price, d.quantity"                                                                          \
+    "), touched AS ("                                                                                                \
+    "  UPDATE orders SET updated_at = " UTC_NOW " FROM lacking WHERE lacking.id IS NULL AND orders.id = $1::int"     \
+    ") SELECT o.id, d.id, d.product_id, coalesce(changed.price, d.price)::text,"                                     \
+    "         coalesce(changed.quantity, d.quantity), lacking.id"                                                    \
+    "    FROM lacking CROSS JOIN orders AS o LEFT JOIN order_details AS d ON d.order_id = o.id"                      \
+    "         LEFT JOIN changed ON changed.id = d.id"                                                                \
+    "   WHERE o.id = $1::int ORDER BY d.id"
 
-/*
- * Its keys stay, so that a repeated request does not make it again, and so does its event: it was acknowledged.
- */
-#define DELETE_SQL                                                        \
-    "WITH lines AS (DELETE FROM order_details WHERE order_id = $1::int)," \
-    " gone AS (DELETE FROM orders WHERE id = $1::int RETURNING id) SELECT id FROM gone"
+/* Its keys stay, so that a repeated request does not make it again, and so does its event: it was acknowledged. */
+#define DELETE_SQL                                                                                                   \
+    "WITH lines AS (DELETE FROM order_details WHERE order_id = $1::int),"                                            \
+    "     gone AS (DELETE FROM orders WHERE id = $1::int RETURNING id)"                                              \
+    " SELECT id FROM gone"
 
-#define CLAIM_EVENTS_SQL                                                                            \
-    "WITH due AS MATERIALIZED ("                                                                    \
-    " SELECT id, octet_length(payload) AS size FROM order_outbox WHERE claimed_until <= now()"      \
-    " ORDER BY id LIMIT $1::int FOR UPDATE SKIP LOCKED"                                             \
-    "), fit AS ("                                                                                   \
-    " SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM due) AS summed" \
-    " WHERE before <= $2::bigint"                                                                   \
-    ") UPDATE order_outbox AS o SET claimed_until = now() + $3::int * interval '1 millisecond'"     \
-    " FROM fit, " WITHOUT_WAITING " WHERE o.id = fit.id RETURNING o.id, o.event_type, o.payload, o.headers"
+#define CLAIM_EVENTS_SQL                                                                                             \
+    "WITH due AS MATERIALIZED ("                                                                                     \
+    "  SELECT id, octet_length(payload) AS size FROM order_outbox WHERE claimed_until <= now()"                      \
+    "   ORDER BY id LIMIT $1::int FOR UPDATE SKIP LOCKED"                                                            \
+    "), fit AS ("                                                                                                    \
+    "  SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM due) AS summed"                 \
+    "   WHERE before <= $2::bigint"                                                                                  \
+    ") UPDATE order_outbox AS o SET claimed_until = now() + $3::int * interval '1 millisecond'"                      \
+    "    FROM fit, " WITHOUT_WAITING                                                                                 \
+    "   WHERE o.id = fit.id RETURNING o.id, o.event_type, o.payload, o.headers"
 
-#define RELEASE_EVENTS_SQL \
+#define RELEASE_EVENTS_SQL                                                                                           \
     "UPDATE order_outbox SET claimed_until = now() FROM " WITHOUT_WAITING " WHERE id = ANY ($1::bigint[])"
 
-#define DELETE_EVENTS_SQL "DELETE FROM order_outbox USING " WITHOUT_WAITING " WHERE id = ANY ($1::bigint[])"
+#define DELETE_EVENTS_SQL                                                                                            \
+    "DELETE FROM order_outbox USING " WITHOUT_WAITING " WHERE id = ANY ($1::bigint[])"
 
-#define FORGET(table, key)                                                                                  \
-    "WITH expired AS MATERIALIZED ("                                                                        \
-    " SELECT " key " FROM " table " WHERE created_at < now() - $1::bigint * interval '1 second'"            \
-    " ORDER BY created_at LIMIT $2::int FOR UPDATE SKIP LOCKED"                                             \
-    "), gone AS ("                                                                                          \
-    " DELETE FROM " table " AS known USING expired, " WITHOUT_WAITING " WHERE known." key " = expired." key \
-    " RETURNING 1) SELECT count(*)::int FROM gone"
+#define FORGET(table, key)                                                                                           \
+    "WITH expired AS MATERIALIZED ("                                                                                 \
+    "  SELECT " key " FROM " table " WHERE created_at < now() - $1::bigint * interval '1 second'"                    \
+    "   ORDER BY created_at LIMIT $2::int FOR UPDATE SKIP LOCKED"                                                    \
+    "), gone AS ("                                                                                                   \
+    "  DELETE FROM " table " AS known USING expired, " WITHOUT_WAITING " WHERE known." key " = expired." key         \
+    "  RETURNING 1"                                                                                                  \
+    ") SELECT count(*)::int FROM gone"
 
-/* ---- Making orders ------------------------------------------------------------------------------------------------ */
+/* clang-format on */
+
+/* ---- Making orders ----------------------------------------------------------------------------------------------- */
 
 static void bind_keys(struct parameters *parameters, struct work_unit *const units[], size_t count)
 {
@@ -320,7 +328,10 @@ static void take_line_id(size_t index, int32_t value, void *arg)
     order->lines[index].id = value;
 }
 
-/* A row of CREATE or RECALL: n, the hash of the body that the key belongs to, the order's id, its lines' ids, its event. */
+/*
+ * A row of CREATE or RECALL: n, the hash of the body that the key belongs to, the order's id, its lines' ids, its
+ * event.
+ */
 static bool take_known(struct order_store_unit *unit, const PGresult *rows, int row)
 {
     struct rpc_bytes hash = row_text(rows, row, 1);
@@ -353,7 +364,7 @@ static bool take_recalled(struct work_unit *work, size_t index, const PGresult *
     return true;
 }
 
-/* ---- Reading and changing orders ---------------------------------------------------------------------------------- */
+/* ---- Reading and changing orders --------------------------------------------------------------------------------- */
 
 /* Memory for what `rows` rows hold at most. */
 static bool scratch_reserve(struct order_store *store, size_t rows)
@@ -508,7 +519,7 @@ static bool take_deleted(struct work_unit *work, size_t index, const PGresult *r
     return true;
 }
 
-/* ---- The outbox and the keys -------------------------------------------------------------------------------------- */
+/* ---- The outbox and the keys ------------------------------------------------------------------------------------- */
 
 static void bind_claim(struct parameters *parameters, struct work_unit *const units[], size_t count, void *arg)
 {
@@ -660,7 +671,7 @@ static const struct work_operation operations[OPERATIONS_COUNT + 1] = {
                      .take = take_forgotten},
 };
 
-/* ---- Starting and ending ------------------------------------------------------------------------------------------ */
+/* ---- Starting and ending ----------------------------------------------------------------------------------------- */
 
 static enum order_store_status status_of(enum work_status status)
 {
@@ -728,8 +739,9 @@ static bool hash_print(char out[ORDER_STORE_HASH_SIZE], struct rpc_bytes a, stru
 }
 
 /*
- * Name the request: its Idempotency-Key, or else a hash of its correlation id and its body.  The body belongs to that name since
- * a correlation id is only as unique as its sender makes it; who uses one again for another order gets another order.
+ * Name the request: its Idempotency-Key, or else a hash of its correlation id and its body.  The body belongs to that
+ * name since a correlation id is only as unique as its sender makes it; who uses one again for another order gets
+ * another order.
  */
 static bool unit_set_key(struct order_store_unit *unit, const struct order_creation *creation)
 {

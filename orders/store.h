@@ -2,8 +2,8 @@
  * order_store: orders in PostgreSQL, and the outbox of their events.  Knows nothing of RPC.
  *
  * Each operation takes the memory of a unit that its caller keeps until the unit's `done` ran, and never blocks.  A
- * function that returns ORDER_STORE_OK runs `done` exactly once, later, from the loop, at the deadline at the latest; with any other
- * result nothing was done and `done` never runs.
+ * function that returns ORDER_STORE_OK runs `done` exactly once, later, from the loop, at the deadline at the latest;
+ * with any other result nothing was done and `done` never runs.
  *
  * What makes an order is one statement and one transaction: the order, its lines, its event in the outbox, and the key
  * under which the request is known.  A request that comes again under its key makes nothing and gets the first one's

@@ -37,7 +37,7 @@ struct work {
     struct work_stats stats;
 };
 
-/* ---- Waiting ------------------------------------------------------------------------------------------------------ */
+/* ---- Waiting ----------------------------------------------------------------------------------------------------- */
 
 static struct queue *queue_of(struct work *work, const struct work_unit *unit)
 {
@@ -66,7 +66,7 @@ static void queue_remove(struct queue *queue, struct work_unit *unit)
     *(unit->next == NULL ? &queue->last : &unit->next->previous) = unit->previous;
 }
 
-/* ---- Ending ------------------------------------------------------------------------------------------------------- */
+/* ---- Ending ------------------------------------------------------------------------------------------------------ */
 
 /* The only way out.  `status` speaks of the last attempt; an earlier one may have done it all the same. */
 static void unit_end(struct work *work, struct work_unit *unit, enum work_status status)
@@ -108,7 +108,7 @@ static void unit_repeat(struct work *work, struct work_unit *unit)
     rpc_loop_task_schedule(work->task);
 }
 
-/* ---- Answers ------------------------------------------------------------------------------------------------------ */
+/* ---- Answers ----------------------------------------------------------------------------------------------------- */
 
 /* What an error says about doing the same again (PostgreSQL's appendix A). */
 enum refusal {
@@ -213,7 +213,7 @@ static void work_on_answer(enum database_status status, const PGresult *rows, vo
     }
 }
 
-/* ---- Sending ------------------------------------------------------------------------------------------------------ */
+/* ---- Sending ----------------------------------------------------------------------------------------------------- */
 
 static struct queue *work_oldest_queue(struct work *work)
 {
@@ -310,7 +310,7 @@ static void work_send_all(void *arg)
             break;
 }
 
-/* ---- Deadlines ---------------------------------------------------------------------------------------------------- */
+/* ---- Deadlines --------------------------------------------------------------------------------------------------- */
 
 static void work_arm_sweep(struct work *work)
 {
@@ -356,7 +356,7 @@ static void work_sweep(void *arg)
     work_arm_sweep(work);
 }
 
-/* ---- For its owner ------------------------------------------------------------------------------------------------ */
+/* ---- For its owner ----------------------------------------------------------------------------------------------- */
 
 static void work_on_room(void *arg)
 {

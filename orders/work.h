@@ -1,10 +1,10 @@
 /*
  * work: units of work on their way through the database: waiting, sent, sent again, ended.
  *
- * A unit is one thing that somebody asked for: one order to make, one to read.  Units of the same kind that wait at the same
- * time travel in one statement and are committed together: that is what makes the rate, for a commit costs the
- * same for one order as for fifty.  No unit pays for its neighbours, though: when a statement fails that carries several,
- * each is run again alone.
+ * A unit is one thing that somebody asked for: one order to make, one to read.  Units of the same kind that wait at the
+ * same time travel in one statement and are committed together: that is what makes the rate, for a commit costs the
+ * same for one order as for fifty.  No unit pays for its neighbours, though: when a statement fails that carries
+ * several, each is run again alone.
  *
  * What was sent on a connection that broke may have been committed or not.  Units whose kind is safe to repeat are sent
  * again, and then know; the others end with WORK_UNKNOWN.  Each unit ends once, at its deadline at the latest.
@@ -54,7 +54,10 @@ struct work_operation {
     bool (*excludes)(const struct work_unit *unit, const struct work_unit *other);
     /* Fill in the statement's parameters. */
     void (*bind)(struct parameters *parameters, struct work_unit *const units[], size_t count, void *arg);
-    /* Take the `index`-th unit's share of the rows; they are lent until the unit's `done` has returned.  False: they are not what they must be. */
+    /*
+     * Take the `index`-th unit's share of the rows; they are lent until the unit's `done` has returned.  False: they
+     * are not what they must be.
+     */
     bool (*take)(struct work_unit *unit, size_t index, const PGresult *rows, void *arg);
 };
 

@@ -1,6 +1,7 @@
 /*
- * How many orders a second the store makes and reads: bench_store [in flight] [seconds] [connections] [create|get|mixed].
- * Against a PostgreSQL of its own with fsync on and a few orders in it, or the one at POSTGRES_URI, which has BENCH_ORDERS.
+ * How many orders a second the store makes and reads: bench_store [in flight] [seconds] [connections]
+ * [create|get|mixed]. Against a PostgreSQL of its own with fsync on and a few orders in it, or the one at POSTGRES_URI,
+ * which has BENCH_ORDERS.
  */
 #include <stdio.h>
 #include <stdlib.h>

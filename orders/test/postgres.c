@@ -34,7 +34,7 @@ struct postgres {
     PGconn *db; /* the test's own connection */
 };
 
-static void fail(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static void fail(const char *format, ...)
 {
     va_list arguments;
 

@@ -102,7 +102,7 @@ static char *text_of(struct act *act)
     return text;
 }
 
-/* ---- What it keeps ------------------------------------------------------------------------------------------------ */
+/* ---- What it keeps ----------------------------------------------------------------------------------------------- */
 
 static void test_create(void **state)
 {
@@ -197,7 +197,7 @@ static void test_lost_races_are_run_again(void **state)
     assert_int_equal(number("SELECT count(*) FROM orders"), 1);
 }
 
-/* ---- Once --------------------------------------------------------------------------------------------------------- */
+/* ---- Once -------------------------------------------------------------------------------------------------------- */
 
 static void test_a_request_that_comes_again(void **state)
 {
@@ -316,7 +316,7 @@ static void test_expired_keys_are_deleted_a_few_at_a_time(void **state)
     assert_int_equal(number("SELECT count(*) FROM order_idempotency"), 3);
 }
 
-/* ---- Reading and changing ----------------------------------------------------------------------------------------- */
+/* ---- Reading and changing ---------------------------------------------------------------------------------------- */
 
 static void test_update(void **state)
 {
@@ -393,7 +393,7 @@ static void test_list(void **state)
     ends(act_list(stage, 5, 20), ORDER_STORE_OK);
 }
 
-/* ---- The outbox --------------------------------------------------------------------------------------------------- */
+/* ---- The outbox -------------------------------------------------------------------------------------------------- */
 
 static void test_claims(void **state)
 {
@@ -441,7 +441,7 @@ static void test_large_events_come_few_at_a_time(void **state)
     act_free(act);
 }
 
-/* ---- When the database is killed, frozen or slow ------------------------------------------------------------------- */
+/* ---- When the database is killed, frozen or slow ------------------------------------------------------------------ */
 
 struct flood {
     long started, ended, ok, unknown, unavailable, other;
@@ -509,7 +509,9 @@ static void flood_open(struct flood *flood, struct stage *stage, long stop_at)
     flood->seen_unavailable = calloc((size_t)stop_at, sizeof(bool));
 }
 
-/* Each order that was acknowledged is there once; of those that were refused, none; nothing twice; each with its event. */
+/*
+ * Each order that was acknowledged is there once; of those that were refused, none; nothing twice; each with its event.
+ */
 static void flood_check(struct flood *flood)
 {
     char *list = postgres_sql(postgres, "SELECT coalesce(string_agg(product_id, ' '), '') FROM order_details"),
