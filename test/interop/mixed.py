@@ -186,4 +186,9 @@ class MixedShop:
         return None if value is None else int(value)
 
     def wait_stock(self, product_id, expected):
-        wait_until(lambda: self.stock(product_id) == expected, f"the stock of {product_id!r} is {expected}")
+        def arrived():
+            stock = self.stock(product_id)
+            assert stock == expected, f"it is {stock}"
+            return True
+
+        wait_until(arrived, f"the stock of {product_id!r} is {expected}")

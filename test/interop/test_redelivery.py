@@ -80,7 +80,9 @@ def test_events_move_on(shop, dies, survives):
     peer = Peer(shop.room.amqp_uri)
     victim = shop.add("products", dies).start().wait_ready()
     product = a_product(unique("handed on"), in_stock=100)
-    peer.call("products.create", product)
+    # Not by a request to the victim: one that it has answered but not yet acknowledged when it stops is delivered again,
+    # and then the survivor, rightly, makes the product anew behind the events.
+    shop.redis().hset(f"products:{product['id']}", mapping=product)
     base = 1_000_000 if dies == "C" else 1_100_000
     queue = "evt-orders-order_created--products.handle_order_created"
 
