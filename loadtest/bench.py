@@ -52,6 +52,7 @@ SIZES_QUICK = (1000, 10_000)
 # Everything that watches, off as far as the programs' settings go.
 WATCHED = {"LOG_LEVEL": "info", "METRICS_PORT": FREE_PORT}
 UNWATCHED = {"LOG_LEVEL": "error", "METRICS_PORT": ""}
+AT_MOST_S, AT_MOST_QUICK_S = 3 * 3600, 600  # then it is given up
 NAMEKO_SETTINGS = {"MAX_WORKERS": "100", "PREFETCH": "100", "POSTGRES_CONNECTIONS": "20"}
 
 
@@ -148,9 +149,15 @@ def leave(number, frame):
     raise KeyboardInterrupt
 
 
+def give_up(number, frame):
+    raise TimeoutError("it takes far longer than it should; something hangs")
+
+
 def main():
     options = arguments()
     signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(AT_MOST_QUICK_S if options.quick else AT_MOST_S)
     build_dir = (CHECKOUT / os.environ.get("BUILD_DIR", "build")).resolve()
     directory = Path(tempfile.mkdtemp(prefix="airship-bench-"))
     directory.chmod(0o755)  # PostgreSQL may run as another user than the caller
@@ -179,6 +186,7 @@ def main():
     except (RuntimeError, FileNotFoundError, TimeoutError) as error:
         print(f"\nbench: {error}", file=sys.stderr)
     finally:
+        signal.alarm(0)
         bench.stop()
         servers.stop()
         if options.keep or code != 0:

@@ -1,0 +1,241 @@
+#!/usr/bin/python3
+"""Does the benchmark see what it must see?  A healthy shop passes; each kind of wrong is found; a stall is charged for.
+
+    loadtest/test_measure.py [PYTEST-ARGUMENT...]     ends with "N passed, N failed"; BUILD_DIR names the build folder
+"""
+import os
+import signal
+import sys
+import threading
+import xml.dom.minidom
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+sys.dont_write_bytecode = True
+
+from measure import figures, invariants, load, plots  # noqa: E402
+from measure.runs import Bench  # noqa: E402
+from measure.servers import CHECKOUT, Servers, Shop  # noqa: E402
+
+PRODUCTS, ORDERS = 1000, 2000
+RATE = 200
+STALL_S = 0.5
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("bench")
+    for folder in (directory, *directory.parents[:2]):
+        folder.chmod(0o755)  # PostgreSQL may run as another user
+    servers = Servers(directory / "servers")
+    bench = Bench(servers, (CHECKOUT / os.environ.get("BUILD_DIR", "build")).resolve(), directory, 1)
+    try:
+        servers.start()
+        (room,) = servers.make_rooms(["shop"])
+        bench.shop(Shop(room, bench.build_dir))
+        yield bench
+    finally:
+        bench.stop()
+        servers.stop()
+
+
+@pytest.fixture
+def workload(bench, monkeypatch):
+    """A shop just filled; what is broken in it does not take a minute to be found."""
+    monkeypatch.setattr(invariants, "SETTLE_TIMEOUT_S", 3)
+    return bench.fill(bench.shops[0], PRODUCTS, ORDERS)
+
+
+@pytest.fixture(params=["wrk", "http_load"])
+def generate(bench, request):
+    return bench.generator.closed if request.param == "wrk" else bench.generator.closed_exact
+
+
+def some_orders(bench, workload):
+    result = bench.generator.closed_exact(workload, "post_order", 4, 1)
+    assert load.faults(result) == []
+    assert len(workload.ledger.ids) > 4
+    return result
+
+
+# ---- right answers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(load.LOADS))
+def test_a_healthy_shop_passes(bench, workload, generate, name):
+    result = generate(workload, name, 4, 1)
+    assert load.faults(result) == [] and result["answered"] > 0 and result["rate"] > 0
+    assert 0 < result["p50_us"] <= result["p99_us"] <= result["max_us"] * 1.01
+    found = invariants.check(workload.shop, workload.ledger)
+    assert found["acknowledged"] <= found["orders_made"]
+    if name == "post_order":
+        assert found["acknowledged"] >= result["answered"]
+
+
+def test_a_constant_rate_is_kept(bench, workload):
+    result = bench.generator.constant(workload, "get_product", 16, 2, RATE)
+    assert load.faults(result) == [] and result["unsent"] == 0
+    assert result["sent"] == 2 * RATE and result["offered"] == pytest.approx(RATE)
+
+
+# ---- wrong answers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [("of the fleet", "of the fleet!"), ('"maximum_speed":5', '"maximum_speed":6')])
+def test_another_text_is_a_wrong_answer(bench, workload, generate, change):
+    numbers, request, status, answer = workload.templates["get_product"]
+    assert change[0] in answer
+    workload.templates["get_product"] = (numbers, request, status, answer.replace(*change))
+    result = generate(workload, "get_product", 4, 1)
+    assert result["wrong"] == result["answered"] > 0
+    assert load.faults(result)
+
+
+def test_another_status_is_a_wrong_answer(bench, workload, generate):
+    numbers, request, _, answer = workload.templates["get_product"]
+    workload.templates["get_product"] = (numbers, request, 201, answer)
+    assert generate(workload, "get_product", 4, 1)["wrong"] > 0
+
+
+def test_one_damaged_product_in_a_thousand_is_found(bench, workload, generate):
+    with workload.shop.room.redis() as connection:
+        connection.hset("products:bench-000000000500", "title", "another one")
+    assert generate(workload, "get_product", 16, 2)["wrong"] > 0
+
+
+def test_a_missing_order_is_a_wrong_answer(bench, workload, generate):
+    workload.shop.room.query("DELETE FROM order_details WHERE order_id > 1000")
+    workload.shop.room.query("DELETE FROM orders WHERE id BETWEEN 1001 AND %s", (ORDERS,))
+    assert generate(workload, "get_order", 4, 1)["wrong"] > 0
+
+
+def test_what_a_shop_must_hold_is_checked_before_it_is_learned(bench, workload):
+    with workload.shop.room.redis() as connection:
+        connection.hset(f"products:bench-{load.SAMPLE:012d}", "maximum_speed", "6")
+    with pytest.raises(load.WrongAnswer):
+        bench.workload(workload.shop, PRODUCTS, ORDERS)
+
+
+# ---- invariants ------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_order_is_found(bench, workload):
+    some_orders(bench, workload)
+    invariants.check(workload.shop, load.Ledger(PRODUCTS, ORDERS, 10**9, list(workload.ledger.ids)))
+    lost = workload.ledger.ids[-1]
+    ((product_id,),) = workload.shop.room.query("SELECT product_id FROM order_details WHERE order_id = %s", (lost,))
+    workload.shop.room.query("DELETE FROM order_details WHERE order_id = %s", (lost,))
+    workload.shop.room.query("DELETE FROM orders WHERE id = %s", (lost,))
+    with workload.shop.room.redis() as connection:
+        connection.hincrby(f"products:{product_id}", "in_stock", 1)  # the stock, too, as if it had never been
+    with pytest.raises(invariants.Broken, match="INV-1"):
+        invariants.check(workload.shop, workload.ledger)
+
+
+def test_an_order_made_twice_is_found(bench, workload):
+    some_orders(bench, workload)
+    workload.ledger.ids.append(workload.ledger.ids[0])
+    with pytest.raises(invariants.Broken, match="INV-2"):
+        invariants.check(workload.shop, workload.ledger)
+
+
+def test_more_orders_than_requests_are_found(bench, workload):
+    some_orders(bench, workload)
+    workload.ledger.posts_sent = 3
+    workload.ledger.ids = workload.ledger.ids[:2]
+    with pytest.raises(invariants.Broken, match="INV-2"):
+        invariants.check(workload.shop, workload.ledger)
+
+
+def test_one_piece_of_stock_too_few_is_found(bench, workload):
+    some_orders(bench, workload)
+    with workload.shop.room.redis() as connection:
+        connection.hincrby("products:bench-000000000123", "in_stock", -1)
+    with pytest.raises(invariants.Broken, match="INV-3"):
+        invariants.check(workload.shop, workload.ledger)
+
+
+def test_an_event_that_does_not_leave_is_found(bench, workload):
+    workload.shop.room.query(
+        "INSERT INTO order_outbox (event_type, payload, claimed_until) VALUES ('order_created', '{}', now() + interval '1 day')"
+    )
+    try:
+        with pytest.raises(invariants.Broken, match="INV-4"):
+            invariants.check(workload.shop, workload.ledger)
+    finally:
+        workload.shop.room.query("DELETE FROM order_outbox")
+
+
+# ---- stalls ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stall_is_charged_for_all_who_came_meanwhile(bench, workload):
+    """A quarter of the requests of two seconds were due while nobody answered: the open loop says so."""
+    pid = workload.shop.pids("products")[0]
+    timers = [
+        threading.Timer(STALL_S, os.kill, (pid, signal.SIGSTOP)),
+        threading.Timer(2 * STALL_S, os.kill, (pid, signal.SIGCONT)),
+    ]
+    for timer in timers:
+        timer.start()
+    try:
+        result = bench.generator.constant(workload, "get_product", 4, 4 * STALL_S, RATE)
+    finally:
+        for timer in timers:
+            timer.join()
+    assert load.faults(result) == []
+    assert result["max_us"] >= STALL_S * 1e6 * 0.8
+    assert result["p90_us"] >= STALL_S * 1e6 * 0.2, "four connections waited; the others who came are charged for, too"
+    assert result["backlog_max"] >= RATE * STALL_S * 0.5
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_share_is_the_median_of_the_repetitions_own():
+    measured = figures.Measurements()
+    for rate, ceiling in ((50, 100), (30, 50), (8, 80)):
+        measured.add("get_product", 64, {"rate": rate})
+        measured.add("ceiling", 64, {"rate": ceiling})
+    assert measured.ratio("get_product", 64, "ceiling", 64) == 0.5
+    line = figures.share_line(measured, "get_product", "GET", 0.51)
+    assert line.met is False and line.share == "0.50"
+    assert figures.share_line(measured, "get_product", "GET", 0.5).met is True
+
+
+def test_a_spread_is_half_of_the_range():
+    assert figures.spread([90, 100, 110]) == pytest.approx(0.1)
+    assert figures.spread([0, 0]) == 0
+
+
+def test_a_chart_is_a_document():
+    chart = plots.Chart("a < b & c", "x", "y", [1, 8, 64])
+    assert plots.svg(chart) is None
+    chart.add("one", [(0, 10.0, 9.0, 11.0), (2, 30.0, 20.0, 40.0)])
+    for chart.logarithmic in (False, True):
+        document = xml.dom.minidom.parseString(plots.svg(chart))
+        assert len(document.getElementsByTagName("circle")) == 2
+
+
+def main(arguments):
+    class Count:
+        passed = failed = 0
+
+        def pytest_runtest_logreport(self, report):
+            if report.failed:
+                self.failed += 1
+            elif report.when == "call":
+                self.passed += report.passed
+                self.failed += report.skipped
+
+    count = Count()
+    code = pytest.main(["-q", "-p", "no:cacheprovider", str(HERE / "test_measure.py"), *arguments], plugins=[count])
+    print(f"{count.passed} passed, {count.failed or int(code != 0)} failed")
+    return int(code != 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
