@@ -37,6 +37,8 @@
 #define STEP_MS_MAX     25
 #define HEAL_LIMIT_MS   20000 /* silence is noticed, the next attempt made, the channels opened again */
 #define WORKS_LIMIT_MS  5000
+#define IDLE_MS         6000
+#define IDLE_STEP_MS    100
 #define IN_FLIGHT_MAX   10
 #define UNCONFIRMED_MAX 6
 #define OUTPUT_MAX      24000
@@ -285,7 +287,7 @@ static void start_call(void)
 
 /* ---- Events ------------------------------------------------------------------------------------------------------ */
 
-static void publish_event(void);
+static bool publish_event(void);
 
 static void on_confirm(enum rpc_status status, void *arg)
 {
@@ -301,11 +303,14 @@ static void on_confirm(enum rpc_status status, void *arg)
         violated("event %u ended well and is in no queue", number);
     if (rpc_status_nothing_done(status) && event->queued > 0)
         violated("event %u ended with %s and is in a queue", number, rpc_status_name(status));
-    if (!world.healing && percent(25))
-        publish_event();
+    if (!world.healing && percent(25)) {
+        while (publish_event() && percent(70)) /* as an outbox that has more */
+            ;
+    }
 }
 
-static void publish_event(void)
+/* Returns whether it was taken. */
+static bool publish_event(void)
 {
     static char body[MESSAGE_MAX];
     unsigned number = world.events_count;
@@ -313,12 +318,13 @@ static void publish_event(void)
     enum rpc_status status;
 
     if (world.publisher == NULL || number == EVENTS_MAX)
-        return;
+        return false;
     world.events_count++;
     snprintf(body, sizeof(body), "{\"event\": %u, \"pad\": \"%s\"}", number, padding());
     status = rpc_publish(world.publisher, "happened", rpc_bytes_of(body), NULL, on_confirm, event);
     event->taken = status == RPC_OK;
     story("event %u, %zu bytes: %s", number, strlen(body), rpc_status_name(status));
+    return event->taken;
 }
 
 /* ---- The service ------------------------------------------------------------------------------------------------- */
@@ -1052,11 +1058,14 @@ static void chaos(void)
     }
 }
 
-/* Nothing is half open or frozen any more. */
+/* Nothing is half open or frozen any more, and no bad news under way. */
 static bool wires_work(void)
 {
     for (struct network_link *link = network_next(NULL); link != NULL; link = network_next(link)) {
-        if (wire_of(link)->link == NULL || wire_of(link)->frozen_until_ms > now_ms())
+        const struct wire *wire = wire_of(link);
+
+        if (wire->link == NULL || wire->frozen_until_ms > now_ms() || link->gone || link->inbound.size > 0 ||
+            broker_output(wire->link)->size > 0)
             return false;
     }
     return true;
@@ -1121,6 +1130,20 @@ static void check_works(void)
             violated("after healing, event %u ended %u times and was handled %u times", first_event + i,
                      world.events[first_event + i].ended, world.events[first_event + i].handled);
     }
+}
+
+/* With nothing to do the links stay, by heartbeats alone. */
+static void check_idle(void)
+{
+    unsigned opened = network_opened();
+
+    for (int i = 0; i < IDLE_MS / IDLE_STEP_MS; i++) {
+        network_step();
+        broker_tick(world.broker, now_ms());
+        fake_loop_advance(world.loop, IDLE_STEP_MS);
+    }
+    if (network_opened() != opened || !all_up())
+        violated("a link was given up though nothing was wrong with it");
 }
 
 static void check_story(void)
@@ -1230,6 +1253,8 @@ static bool run(uint64_t seed, bool trace)
     heal();
     if (!world.failed)
         check_works();
+    if (!world.failed)
+        check_idle();
     if (!world.failed)
         check_story();
     if (!world.failed)
