@@ -215,7 +215,8 @@ static void work_on_answer(enum database_status status, const PGresult *rows, vo
 
 /* ---- Sending ----------------------------------------------------------------------------------------------------- */
 
-static struct queue *work_oldest_queue(struct work *work)
+/* Nobody waits any more for what is past its deadline: it is not begun. */
+static struct queue *work_oldest_queue(struct work *work, uint64_t now_ms)
 {
     struct queue *oldest = NULL;
     size_t index;
@@ -223,6 +224,8 @@ static struct queue *work_oldest_queue(struct work *work)
     for (index = 0; index < work->operations_count; index++) {
         struct queue *queue = &work->queues[index];
 
+        while (queue->first != NULL && queue->first->deadline_ms <= now_ms)
+            unit_end_waiting(work, queue->first, WORK_UNAVAILABLE);
         if (queue->first != NULL && (oldest == NULL || queue->first->number < oldest->first->number))
             oldest = queue;
     }
@@ -240,7 +243,7 @@ static bool batch_excludes(const struct work_batch *batch, const struct work_uni
 }
 
 /* The queue's first unit and, if they may go together, those behind it. */
-static void batch_fill(struct work_batch *batch, struct queue *queue)
+static void batch_fill(struct work_batch *batch, struct queue *queue, uint64_t now_ms)
 {
     struct work_unit *unit = queue->first, *next;
     size_t size = 0;
@@ -251,8 +254,8 @@ static void batch_fill(struct work_batch *batch, struct queue *queue)
         next = unit->next;
         if (batch->count > 0 && (unit->is_alone || size + unit->size > WORK_BATCH_SIZE_MAX))
             break;
-        if (batch_excludes(batch, unit))
-            continue; /* it goes with the next one */
+        if (unit->deadline_ms <= now_ms || batch_excludes(batch, unit))
+            continue; /* it ends, or goes with the next one */
         queue_remove(queue, unit);
         size += unit->size;
         unit->batch = batch;
@@ -285,9 +288,9 @@ static struct work_batch *work_free_batch(struct work *work)
     return NULL;
 }
 
-static bool work_send(struct work *work, struct work_batch *batch, struct queue *queue)
+static bool work_send(struct work *work, struct work_batch *batch, struct queue *queue, uint64_t now_ms)
 {
-    batch_fill(batch, queue);
+    batch_fill(batch, queue, now_ms);
     parameters_reset(&work->parameters);
     batch->operation->bind(&work->parameters, batch->units, batch->count, work->options.arg);
     if (database_send(work->database, batch->operation->name, &work->parameters, work_on_answer, batch)) {
@@ -301,12 +304,13 @@ static bool work_send(struct work *work, struct work_batch *batch, struct queue 
 static void work_send_all(void *arg)
 {
     struct work *work = arg;
+    uint64_t now_ms = rpc_loop_now_ms(work->options.loop);
     struct work_batch *batch;
     struct queue *queue;
 
-    while ((queue = work_oldest_queue(work)) != NULL && database_has_room(work->database) &&
+    while ((queue = work_oldest_queue(work, now_ms)) != NULL && database_has_room(work->database) &&
            (batch = work_free_batch(work)) != NULL)
-        if (!work_send(work, batch, queue))
+        if (!work_send(work, batch, queue, now_ms))
             break;
 }
 
