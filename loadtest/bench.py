@@ -25,7 +25,13 @@ sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
 PACKAGES = {"psycopg2": "python3-psycopg2", "redis": "python3-redis"}
-TOOLS = {"wrk": "wrk", "redis-cli": "redis-tools", "redis-benchmark": "redis-tools", "sqitch": "sqitch", "psql": "postgresql-client"}
+TOOLS = {
+    "wrk": "wrk",
+    "redis-cli": "redis-tools",
+    "redis-benchmark": "redis-tools",
+    "sqitch": "sqitch",
+    "psql": "postgresql-client",
+}
 
 
 def require_packages():
@@ -64,23 +70,27 @@ def numbers(text):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description="Measures the shop and its servers in one run.", epilog="See loadtest/README.md.")
-    parser.add_argument("--quick", action="store_true", help="one short repetition of everything, in under two minutes")
-    parser.add_argument("--repetitions", type=int, metavar="N", help="how often each run is made (5; quick: 1)")
-    parser.add_argument("--seconds", type=int, metavar="S", help="how long each run takes (4; quick: 1)")
-    parser.add_argument("--connections", type=numbers, metavar="N,N", help="(1,8,32,64; quick: 1,64)")
-    parser.add_argument("--flatness", action="store_true", help="shops of several sizes, and not the rest unless it is named too")
-    parser.add_argument("--sizes", type=numbers, metavar="N,N", help="of --flatness (1000,10000,100000,1000000; quick: 1000,10000)")
-    parser.add_argument("--scale", action="store_true", help="several processes of each, and not the rest unless it is named too")
-    parser.add_argument("--counts", type=numbers, default=COUNTS, metavar="N,N", help="of --scale (1,2,4)")
-    parser.add_argument("--base", action="store_true", help="ceilings and requests, and not the rest unless it is named too")
-    parser.add_argument("--watched", action="store_true", help="the cost of logs and metrics, and not the rest unless it is named too")
-    parser.add_argument("--peer", choices=["nameko"], help="also measure the same shop on real Nameko (test/interop/run.sh makes it)")
-    parser.add_argument("--python", action="append", default=[], choices=["products", "orders"], help="run this program on Nameko in our shop")
-    parser.add_argument("--generator", choices=["wrk", "http_load"], default="wrk", help="of the closed loop (wrk)")
-    parser.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER", help="where the result goes")
-    parser.add_argument("--keep", action="store_true", help="do not remove the run's folder: data and logs")
-    parser.add_argument("--strict", action="store_true", help="exit code 1 also when a target is missed")
+    parser = argparse.ArgumentParser(
+        description="Measures the shop and its servers in one run.",
+        epilog="The parts are --base, --flatness, --scale, --watched: all of them, unless some are named.  See loadtest/README.md.",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="one short repetition, without --scale, in under two minutes")
+    add("--repetitions", type=int, metavar="N", help="how often each run is made (5; quick: 1)")
+    add("--seconds", type=int, metavar="S", help="how long each run takes (4; quick: 1)")
+    add("--connections", type=numbers, metavar="N,N", help="(1,8,32,64; quick: 1,64)")
+    add("--base", action="store_true", help="ceilings and requests")
+    add("--flatness", action="store_true", help="shops of several sizes")
+    add("--sizes", type=numbers, metavar="N,N", help="of --flatness (1000,10000,100000,1000000; quick: 1000,10000)")
+    add("--scale", action="store_true", help="several processes of each program, and quorum queues")
+    add("--counts", type=numbers, default=COUNTS, metavar="N,N", help="of --scale (1,2,4)")
+    add("--watched", action="store_true", help="the cost of logs, metrics and trace context")
+    add("--peer", choices=["nameko"], help="in --base also the same shop on real Nameko, which test/interop/run.sh makes")
+    add("--python", action="append", default=[], choices=["products", "orders"], help="run this one on Nameko in our shop")
+    add("--generator", choices=["wrk", "http_load"], default="wrk", help="of the closed loop (wrk)")
+    add("--results", type=Path, default=HERE / "results", metavar="FOLDER", help="where the result goes")
+    add("--keep", action="store_true", help="do not remove the run's folder: data and logs")
+    add("--strict", action="store_true", help="exit code 1 also when a target is missed")
     options = parser.parse_args()
     options.repetitions = options.repetitions or (1 if options.quick else 5)
     options.seconds = options.seconds or (1 if options.quick else 4)
@@ -113,7 +123,8 @@ def measure(options, bench, servers):
     def shop_in(room, settings=None):
         return Shop(room, bench.build_dir, "airship", {**WATCHED, **(settings or {})}, options.python)
 
-    report = Report(bench.measured, list(options.connections), machine.describe(bench.build_dir), machine.durability(rooms["shop"]))
+    described = machine.describe(bench.build_dir)
+    report = Report(bench.measured, list(options.connections), described, machine.durability(rooms["shop"]))
     shop = bench.shop(shop_in(rooms["shop"]))
     if options.base:
         say("taking down orders' statements")
@@ -170,14 +181,15 @@ def main():
         servers.start()
         report = measure(options, bench, servers)
         name = f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M}-{report.machine['commit']}.json"
-        charts = report.write(options.results / name, options=" ".join(sys.argv[1:]), seconds=round(time.monotonic() - began))
+        took_s = round(time.monotonic() - began)
+        charts = report.write(options.results / name, options=" ".join(sys.argv[1:]), seconds=took_s)
         print()
         print(report.table())
         print()
         for path in (options.results / name, *charts):
             print(path)
         missed = [line.what for line in report.lines() if line.met is False]
-        print(f"measured in {time.monotonic() - began:.0f} s; every answer right, every invariant held; targets missed: {len(missed)}")
+        print(f"measured in {took_s} s; every answer right, every invariant held; targets missed: {len(missed)}")
         code = 1 if missed and options.strict else 0
     except Worthless as worthless:
         print(f"\nbench: THIS RUN IS WORTHLESS: {worthless}", file=sys.stderr)

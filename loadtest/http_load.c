@@ -318,7 +318,8 @@ static void open_connections(struct load *load)
 
 int main(int argc, char *argv[])
 {
-    struct load *load = calloc(1, sizeof(*load));
+    static struct load the_load;
+    struct load *load = &the_load;
     size_t request_size_max = 0;
     double seconds, rate;
 

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from . import data
 from .load import _run  # the last line of a program's output is its result
-from .servers import Program, clean_environment
+from .servers import clean_environment
 
 MARGIN_S = 30
 SECONDS_LEAST = 2  # of pgbench: it connects and prepares in that time, too
