@@ -47,7 +47,7 @@ static bool slots_grow(struct product_list *list)
     struct product_list_slot *old = list->slots;
     size_t old_count = list->slots_count;
     size_t count = old_count == 0 ? SLOTS_MIN : old_count * 2;
-    struct product_list_slot *slots = malloc(count * sizeof(*slots));
+    struct product_list_slot *slots = calloc(count, sizeof(*slots));
 
     if (slots == NULL)
         return false;

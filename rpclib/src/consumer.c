@@ -30,16 +30,35 @@ static void list_remove(struct taken_list *list, struct taken *taken)
         list->last = taken->previous;
 }
 
+/* The first one, taken out of the list; there must be one. */
+static struct taken *list_take(struct taken_list *list)
+{
+    struct taken *taken = list->first;
+
+    list->first = taken->next;
+    if (list->first != NULL)
+        list->first->previous = NULL;
+    else
+        list->last = NULL;
+    return taken;
+}
+
 /* --- acknowledging --- */
 
-static void consumer_forget(struct consumer *consumer, struct taken *taken)
+/* One that is in no list any more. */
+static void consumer_drop(struct consumer *consumer, struct taken *taken)
 {
-    list_remove(taken->stale ? &consumer->stale : &consumer->current, taken);
     if (taken->done)
         consumer->done--;
     else
         consumer->running--;
     free(taken);
+}
+
+static void consumer_forget(struct consumer *consumer, struct taken *taken)
+{
+    list_remove(taken->stale ? &consumer->stale : &consumer->current, taken);
+    consumer_drop(consumer, taken);
 }
 
 /* Everything done that has nothing unfinished before it: one method for all. */
@@ -50,7 +69,7 @@ static void ack_front(struct consumer *consumer, struct mq_channel *channel)
 
     while (consumer->current.first != NULL && consumer->current.first->done) {
         tag = consumer->current.first->tag;
-        consumer_forget(consumer, consumer->current.first);
+        consumer_drop(consumer, list_take(&consumer->current));
         count++;
     }
     if (count > 0)
@@ -169,14 +188,13 @@ static void consumer_on_up(void *arg)
 static void consumer_on_down(void *arg)
 {
     struct consumer *consumer = arg;
-    struct taken *taken;
+    while (consumer->current.first != NULL) {
+        struct taken *taken = list_take(&consumer->current);
 
-    while ((taken = consumer->current.first) != NULL) {
         if (taken->done) {
-            consumer_forget(consumer, taken);
+            consumer_drop(consumer, taken);
             continue;
         }
-        list_remove(&consumer->current, taken);
         taken->stale = true;
         list_append(&consumer->stale, taken);
     }
@@ -234,14 +252,13 @@ bool consumer_init(struct consumer *consumer, struct rpc_connection *connection,
 
 static void list_let_go(struct consumer *consumer, struct taken_list *list)
 {
-    struct taken *taken;
+    while (list->first != NULL) {
+        struct taken *taken = list_take(list);
 
-    while ((taken = list->first) != NULL) {
         if (taken->done) {
-            consumer_forget(consumer, taken);
+            consumer_drop(consumer, taken);
             continue;
         }
-        list_remove(list, taken);
         taken->consumer = NULL;
         consumer->running--;
     }

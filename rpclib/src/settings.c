@@ -90,7 +90,7 @@ static char *uri_masked(const char *uri)
     const char *user = scheme_end == NULL ? uri : scheme_end + 3;
     const char *at_sign = strrchr(user, '@');
     const char *colon = at_sign == NULL ? NULL : memchr(user, ':', (size_t)(at_sign - user));
-    char *masked = malloc(4 * strlen(uri) + sizeof(MASK));
+    char *masked = calloc(4 * strlen(uri) + sizeof(MASK), 1);
     char *out = masked;
     const char *start;
     const char *end;
@@ -440,6 +440,7 @@ static struct rpc_settings *settings_new(const struct rpc_settings_program *prog
         return NULL;
     settings->program = *program;
     settings->count = own + table_count(common);
+    assert(settings->count > 0);
     settings->values = calloc(settings->count, sizeof(*settings->values));
     if (settings->values == NULL) {
         free(settings);
