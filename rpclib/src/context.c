@@ -176,11 +176,14 @@ static void context_take_headers(struct rpc_context *context, const amqp_table_t
 {
     for (int i = 0; i < headers->num_entries; i++) {
         const amqp_table_entry_t *header = &headers->entries[i];
+        struct rpc_bytes key = key_bare(header->key);
         amqp_table_entry_t *entry;
 
         if (header->value.kind == AMQP_FIELD_KIND_VOID)
             continue;
-        entry = context_entry(context, key_bare(header->key));
+        if (rpc_bytes_equal(key, &STACK_KEY[sizeof(PREFIX) - 1]) && !stack_is_sound(&header->value))
+            continue;
+        entry = context_entry(context, key);
         if (entry != NULL) /* else there are too many: the first ones are kept */
             entry->value = header->value;
     }
