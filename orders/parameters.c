@@ -139,7 +139,7 @@ bool row_int4_array(const PGresult *rows, int row, int column, void (*take)(size
     struct rpc_bytes array = row_text(rows, row, column);
     size_t index;
 
-    if (array.size != ARRAY_HEADER_SIZE + count * 2 * sizeof(int32_t))
+    if (array.data == NULL || array.size != ARRAY_HEADER_SIZE + count * 2 * sizeof(int32_t))
         return false;
     for (index = 0; index < count; index++) {
         const char *element = array.data + ARRAY_HEADER_SIZE + index * 2 * sizeof(int32_t);
