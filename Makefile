@@ -6,7 +6,7 @@ MESON_OPTIONS ?=
 # Debian's, whatever else is in PATH: it runs with Debian's Python.
 MESON := $(firstword $(wildcard /usr/bin/meson) meson)
 
-.PHONY: all help install clean test check smoke bench bench-quick
+.PHONY: all help install clean test check smoke bench bench-quick chaos chaos-seeds
 
 all: $(BUILD_DIR)/build.ninja
 	@ninja -C $(BUILD_DIR)
@@ -22,6 +22,8 @@ help:
 	@echo "make smoke                    test/nex-smoketest.sh against a shop that runs on this machine"
 	@echo "make check                    formatter, gcc and clang with warnings as errors, static checks, tests under sanitizers"
 	@echo "make bench                    the shop beside what its servers can do (BENCH_OPTIONS='--peer nameko'); bench-quick: in small"
+	@echo "make chaos SECONDS= SEED=     the shop under load while faults are injected; what was lost, doubled, hung (180 s, random)"
+	@echo "make chaos-seeds SEEDS=       the same for each of the seeds, 300 s each (1 to 10)"
 	@echo "make clean                    remove the build folder; data under .run/ stay"
 	@echo "./dev_run.sh                  run the shop;  ./dev_run_backingsvcs.sh  its servers alone"
 
@@ -46,3 +48,9 @@ bench: all
 
 bench-quick: all
 	@BUILD_DIR='$(BUILD_DIR)' loadtest/bench.py --quick $(BENCH_OPTIONS)
+
+chaos: all
+	@BUILD_DIR='$(BUILD_DIR)' chaos/chaos.py --seconds '$(or $(SECONDS),180)' $(if $(SEED),--seed '$(SEED)') $(CHAOS_OPTIONS)
+
+chaos-seeds: all
+	@BUILD_DIR='$(BUILD_DIR)' chaos/seeds.sh '$(or $(SECONDS),300)' $(or $(SEEDS),1 2 3 4 5 6 7 8 9 10)

@@ -1,0 +1,132 @@
+#!/usr/bin/python3
+"""make chaos: the whole shop under load while a nemesis breaks it, and a checker that says what was lost.  See README.md."""
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "test")]
+SANITIZED_TIME_SCALE = "2"  # sanitizers make everything about so much slower
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=180, help="how long faults are injected (180)")
+    parser.add_argument("--seed", type=int, help="the nemesis's schedule comes from it alone; random if not given")
+    parser.add_argument("--report", type=Path, help="a folder for report.json, history.jsonl and all logs")
+    parser.add_argument("--show-schedule", type=int, metavar="ROUNDS", help="print the seed's first rounds and leave")
+    return parser.parse_args()
+
+
+def sanitized_build():
+    build = Path(os.environ.get("BUILD_DIR") or "build")
+    program = (build if build.is_absolute() else HERE.parent / build) / "products" / "products"
+    return program.exists() and b"__asan_init" in program.read_bytes()
+
+
+def run(options, seed, sanitized):
+    from harness import checker, evidence, limits, report
+    from harness.faults import Stage
+    from harness.history import History
+    from harness.load import Load
+    from harness.nemesis import Nemesis
+    from harness.probes import Prober
+    from harness.system import System
+
+    began = time.monotonic()
+
+    def say(text):
+        print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="airship-chaos-") as directory:
+        system = System(directory)
+        try:
+            system.start()
+            say("the shop runs")
+            history = History()
+            load = Load(system, history, seed)
+            stage = Stage(system, load, history)
+            nemesis = Nemesis(stage, seed, say)
+            prober = Prober(system)
+            load.start()
+            prober.start()
+            time.sleep(limits.WARMUP_S)
+            load.rest()
+            baseline = system.weights()
+            load.resume()
+            nemesis.run(time.monotonic() + options.seconds)
+            say("all faults are over")
+            system.heal()
+            afterwards = time.monotonic()
+            time.sleep(limits.AFTERWARDS_S)
+            afterwards_until = time.monotonic()
+            load.rest()
+            prober.stop()
+            load.resolve(time.monotonic() + limits.RECOVERY_S)
+            load.stop()
+            evidence.wait_settled(system, load)
+            say("at rest")
+            seen = evidence.collect(system, load, stage, nemesis, prober)
+            seen.baseline, seen.at_rest = baseline, system.weights()
+            seen.afterwards, seen.afterwards_until = afterwards, afterwards_until
+            seen.sanitized = sanitized
+            system.stop()
+            seen.exits, seen.reports = system.exits, system.sanitizer_reports()
+        finally:
+            if options.report:
+                options.report.mkdir(parents=True, exist_ok=True)
+                system.keep_logs(options.report)
+            system.close()
+    ops = history.ops
+    found = checker.check(ops, seen)
+    table = list(report.rows(nemesis.struck, ops, found))
+    print()
+    report.print_table(table)
+    report.print_invariants(found)
+    unproved = [row["fault"] for row in table if row["failure"]]
+    if unproved:
+        print(f"not brought about: {', '.join(unproved)}")
+    failed = sum(bool(violations) for violations in found.values())
+    about = {
+        "seed": seed,
+        "seconds": options.seconds,
+        "began": began,
+        "sanitized": sanitized,
+        "baseline": baseline,
+        "at_rest": seen.at_rest,
+        "requests_total": len(ops),
+    }
+    if options.report:
+        report.save(options.report, about, table, found, ops)
+        history.save(options.report / "history.jsonl")
+    print(f"\nseed {seed}, {len(table)} faults, {len(ops)} requests")
+    print(f"{len(found) - failed} passed, {failed} failed")
+    return 1 if failed or not table else 0
+
+
+def show_schedule(seed, rounds):
+    from harness.nemesis import schedule
+
+    for _, planned in zip(range(rounds), schedule(seed)):
+        print(" + ".join(f"{one}, after {one.after_s:.1f} s for {one.lasts_s:.1f} s" for one in planned))
+
+
+def main():
+    options = arguments()
+    sanitized = sanitized_build()
+    if sanitized:
+        os.environ.setdefault("TIME_SCALE", SANITIZED_TIME_SCALE)  # before anything reads it
+    seed = random.SystemRandom().randrange(1, 1_000_000) if options.seed is None else options.seed
+    if options.show_schedule:
+        show_schedule(seed, options.show_schedule)
+        return 0
+    print(f"seed {seed}", flush=True)
+    return run(options, seed, sanitized)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,483 @@
+"""The faults: each a context that is entered to break something and left to heal it.  Everything that varies is chosen from
+the seed before the run, in choose(); nothing here draws a number."""
+import http.client
+import json
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Callable
+
+import psycopg2
+import redis
+
+from support.amqp import connect
+
+from . import limits
+from .checker import Window
+from .history import INFO
+from .load import path_of
+
+PROGRAMS = ("products-1", "products-2", "orders-1", "orders-2", "gateway-1")
+SERVICES = PROGRAMS[:4]
+LINKS = (
+    *(f"{program}~broker" for program in PROGRAMS),
+    "products-1~redis",
+    "products-2~redis",
+    "orders-1~postgres",
+    "orders-2~postgres",
+)
+EVENTS, EVENT = "orders.events", "order_created"
+STEP_S = 0.5  # between two blows of a fault that strikes repeatedly
+RESET = struct.pack("ii", 1, 0)
+SLOW_CLIENTS = 20
+LEAVERS_S = 0.05  # between two clients that leave
+
+
+@dataclass(frozen=True)
+class Fault:
+    id: str
+    name: str
+    concerns: str  # two faults that concern the same do not overlap
+    lasts_s: tuple  # from, to
+    run: Callable  # (stage, **chosen): a context
+    choose: Callable = lambda rng: {}
+
+
+class Stage:
+    """What faults act upon, and what they leave for the checker."""
+
+    def __init__(self, system, load, history):
+        self.system, self.load, self.history = system, load, history
+        self.poison = {}
+
+
+def _label(link):
+    return link.partition("~")[0]
+
+
+# ---- the broker ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def broker_killed(stage):
+    system = stage.system
+    system.servers.kill("rabbitmq")
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        system.expect_unready(began, time.monotonic(), *PROGRAMS)
+        system.servers.start_one("rabbitmq")
+
+
+@contextmanager
+def server_frozen(stage, server):
+    with stage.system.servers.paused(server):
+        began = time.monotonic()
+        yield
+        if server == "rabbitmq":
+            stage.system.expect_unready(began + 2 * limits.HEARTBEAT_S + limits.MACHINE_S, time.monotonic(), *PROGRAMS)
+
+
+@contextmanager
+def alarm(stage, name, raised, cleared):
+    system = stage.system
+    system.servers.rabbitmqctl(f"set_{name}", *raised)
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        # Until somebody publishes, a connection is not told that it is blocked: those that the load uses are.
+        system.expect_unready(began, time.monotonic(), "gateway-1")
+        system.servers.rabbitmqctl(f"set_{name}", *cleared)
+
+
+def memory_alarm(stage):
+    return alarm(stage, "vm_memory_high_watermark", ["absolute", "1MB"], ["0.4"])
+
+
+def disk_alarm(stage):
+    return alarm(stage, "disk_free_limit", ["1000TB"], ["50MB"])
+
+
+@contextmanager
+def queue_deleted(stage, queue):
+    connection = connect(stage.system.shop.room.amqp_uri)
+    try:
+        connection.channel().queue_delete(queue)
+    finally:
+        connection.close()
+    yield
+
+
+@contextmanager
+def connections_closed(stage):
+    room = stage.system.shop.room.name
+    stage.system.servers.rabbitmqctl("close_all_connections", "-p", room, "closed by an operator")
+    yield
+
+
+# ---- links ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def link_broken(stage, link, mode, **settings):
+    began = time.monotonic()
+    stage.system.proxy.set(link, mode, **settings)
+    try:
+        yield
+    finally:
+        if mode == "cut":
+            stage.system.expect_unready(began, time.monotonic(), _label(link))
+        stage.system.proxy.set(link, "up")
+
+
+def _some_link(rng):
+    return {"link": rng.choice(LINKS)}
+
+
+def _blackhole(rng):
+    return {**_some_link(rng), "mode": "blackhole", "direction": rng.choice(("both", "both", "c2s", "s2c"))}
+
+
+def _delayed(rng):
+    return {**_some_link(rng), "mode": "delay", "ms": 50, "jitter_ms": 30, "direction": "both"}
+
+
+def _slow(rng):
+    return {**_some_link(rng), "mode": "slow", "rate": 20_000, "direction": rng.choice(("c2s", "s2c"))}
+
+
+# ---- PostgreSQL ----------------------------------------------------------------------------------------------------
+
+
+def _repeatedly(strike):
+    """Strike every STEP_S until the context is left."""
+    over = threading.Event()
+    failures = []
+
+    def run():
+        while not over.is_set():
+            try:
+                strike()
+            except (OSError, psycopg2.Error, redis.RedisError) as error:
+                failures.append(error)  # the server that is struck may be gone for a moment
+            over.wait(STEP_S)
+
+    @contextmanager
+    def context():
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    return context()
+
+
+BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+
+
+def backends_terminated(stage):
+    return _repeatedly(lambda: stage.system.shop.query(f"SELECT pg_terminate_backend(pid) {BACKENDS}"))
+
+
+@contextmanager
+def backend_killed(stage):
+    """The whole cluster restarts, as PostgreSQL does when one of its processes dies so."""
+    rows = stage.system.shop.query(f"SELECT pid {BACKENDS} ORDER BY pid LIMIT 1")
+    if rows:
+        os.kill(rows[0][0], signal.SIGKILL)
+    yield
+
+
+@contextmanager
+def server_killed(stage, server, labels):
+    system = stage.system
+    system.servers.kill(server)
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        system.expect_unready(began, time.monotonic(), *labels)
+        system.servers.start_one(server)
+
+
+@contextmanager
+def table_locked(stage, statement):
+    connection = psycopg2.connect(stage.system.shop.room.postgres_uri)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '5s'")
+            cursor.execute(statement)
+        yield
+    finally:
+        connection.rollback()
+        connection.close()
+
+
+LOCKS = (
+    "LOCK TABLE order_details IN EXCLUSIVE MODE",
+    "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE",
+    "LOCK TABLE order_idempotency IN EXCLUSIVE MODE",
+    "LOCK TABLE order_outbox IN ACCESS EXCLUSIVE MODE",
+    "SELECT 1 FROM orders ORDER BY id DESC LIMIT 500 FOR UPDATE",
+)
+
+
+# ---- Redis ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def redis_paused(stage, ms):
+    with stage.system.shop.redis() as connection:
+        connection.execute_command("CLIENT", "PAUSE", ms, "ALL")
+    yield
+
+
+def redis_scripts_flushed(stage):
+    def strike():
+        with stage.system.shop.redis() as connection:
+            connection.script_flush()
+
+    return _repeatedly(strike)
+
+
+@contextmanager
+def redis_out_of_memory(stage):
+    with stage.system.shop.redis() as connection:
+        connection.config_set("maxmemory", 1)
+        try:
+            yield
+        finally:
+            connection.config_set("maxmemory", 0)
+
+
+# ---- clients -------------------------------------------------------------------------------------------------------
+
+
+def _post_order_text(stage, rng_marker):
+    marker, lines = rng_marker
+    body = json.dumps({"order_details": lines}).encode()
+    head = f"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    return marker, lines, head, body
+
+
+@contextmanager
+def clients_leave(stage):
+    """At each stage of a request: within the head, within the body, while it is handled, while the answer is written."""
+    shelf = stage.load.shelf[0]
+    over, turn = threading.Event(), [0]
+
+    def leave():
+        turn[0] += 1
+        marker = stage.history.next_order()
+        lines = [{"product_id": shelf, "price": f"{marker}.00", "quantity": 1}]
+        marker, lines, head, body = _post_order_text(stage, (marker, lines))
+        parts = (head[:20], head + body[: len(body) // 2], head + body, b"GET /orders?limit=100 HTTP/1.1\r\nHost: shop\r\n\r\n")
+        op = stage.history.begin("order", "http", order=marker, lines=lines, left=True)
+        op.sent, op.outcome = True, INFO
+        with socket.create_connection(("127.0.0.1", stage.system.gateway_port), 2) as sock:
+            sock.sendall(parts[turn[0] % len(parts)])
+            over.wait(0.004 * (turn[0] % 7))
+            if turn[0] % 2:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        op.ended = time.monotonic()
+
+    def run():
+        while not over.wait(LEAVERS_S):
+            try:
+                leave()
+            except OSError:
+                pass  # the gateway may be what another fault strikes
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def slow_clients(stage):
+    """Some send a head byte by byte, some ask for much and read nothing."""
+    sockets = []
+    over = threading.Event()
+
+    def drip():
+        while not over.wait(STEP_S):
+            for sock in sockets[::2]:
+                try:
+                    sock.send(b"x")
+                except OSError:
+                    pass
+
+    with ExitStack() as stack:
+        for number in range(SLOW_CLIENTS):
+            try:
+                sock = stack.enter_context(socket.create_connection(("127.0.0.1", stage.system.gateway_port), 2))
+                sock.settimeout(0)
+                sock.send(b"GET /" if number % 2 == 0 else b"GET /orders?limit=1000 HTTP/1.1\r\nHost: shop\r\n\r\n" * 20)
+                sockets.append(sock)
+            except OSError:
+                pass
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+@contextmanager
+def poison(stage, bodies):
+    """Events that can never be handled; each has to be found among the dead letters."""
+    connection = connect(stage.system.shop.room.amqp_uri)
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for text in bodies:
+            marker = f"poison {len(stage.poison)} "
+            body = text.replace("@", marker).encode()
+            stage.poison[body] = False
+            channel.basic_publish(EVENTS, EVENT, body, _json_properties(), mandatory=True)
+            stage.poison[body] = True  # confirmed: from now on it must not get lost
+    finally:
+        connection.close()
+    yield
+
+
+def _json_properties():
+    import pika
+
+    return pika.BasicProperties(content_type="application/json", content_encoding="utf-8", delivery_mode=2)
+
+
+POISON = ('{"@', '{"order": {"id": "@", "order_details": 7}}', '["@"]', '{"@": "' + "x" * 200_000 + '"}')
+
+
+# ---- programs ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def program_killed(stage, label):
+    system = stage.system
+    with system.hurting(label):
+        system.kill_program(label)
+        try:
+            yield
+        finally:
+            system.start_program(label)
+            system.wait_started(label)
+
+
+@contextmanager
+def program_drained(stage, label):
+    """SIGTERM under load, and a new one after it has left."""
+    system = stage.system
+    with system.hurting(label):
+        system.drain_program(label)
+        try:
+            yield
+        finally:
+            system.start_program(label)
+            system.wait_started(label)
+
+
+@contextmanager
+def program_frozen(stage, label):
+    with stage.system.hurting(label):
+        stage.system.programs[label].pause()
+        try:
+            yield
+        finally:
+            stage.system.programs[label].resume()
+
+
+@contextmanager
+def gateway_worker_killed(stage):
+    with stage.system.hurting("gateway-1"):
+        stage.system.kill_gateway_worker()
+        stage.system.wait_started("gateway-1")
+    yield
+
+
+@contextmanager
+def everything_restarted(stage, order):
+    """All programs and servers die; they come back in any order."""
+    system = stage.system
+    with system.hurting(*PROGRAMS):
+        for label in PROGRAMS:
+            system.kill_program(label)
+        for server in ("rabbitmq", "redis", "postgres"):
+            system.servers.kill(server)
+        try:
+            yield
+        finally:
+            for name in order:
+                if name in PROGRAMS:
+                    system.start_program(name)
+                else:
+                    system.servers.start_one(name)
+            for label in PROGRAMS:
+                system.start_program(label)
+                system.wait_started(label)
+
+
+def _any_order(rng):
+    names = [*PROGRAMS, "rabbitmq", "redis", "postgres"]
+    rng.shuffle(names)
+    return {"order": names}
+
+
+CATALOGUE = (
+    Fault("F1", "broker killed", "broker", (0.5, 6), broker_killed),
+    Fault("F2", "broker frozen, 1 heartbeat", "broker", (5, 6), server_frozen, lambda rng: {"server": "rabbitmq"}),
+    Fault("F2", "broker frozen, 3 heartbeats", "broker", (15, 16), server_frozen, lambda rng: {"server": "rabbitmq"}),
+    Fault("F3", "memory alarm", "broker", (2, 6), memory_alarm),
+    Fault("F4", "disk alarm", "broker", (2, 6), disk_alarm),
+    Fault("F6", "queue deleted", "broker", (0, 1), queue_deleted, lambda rng: {"queue": rng.choice(("rpc-products", "rpc-orders"))}),
+    Fault("F6", "connections closed", "broker", (0, 1), connections_closed),
+    Fault(
+        "F7",
+        "answers and confirms lost",
+        "link",
+        (1, 4),
+        link_broken,
+        lambda rng: {"link": rng.choice(LINKS), "mode": "drop", "direction": "s2c"},
+    ),
+    Fault("F11", "half-open link", "link", (3, 15), link_broken, lambda rng: {**_some_link(rng), "mode": "half-open"}),
+    Fault("F12", "link cut", "link", (1, 6), link_broken, lambda rng: {**_some_link(rng), "mode": "cut"}),
+    Fault("F12", "link black hole", "link", (2, 15), link_broken, _blackhole),
+    Fault("F13", "link delayed", "link", (3, 8), link_broken, _delayed),
+    Fault("F13", "link slow", "link", (3, 8), link_broken, _slow),
+    Fault("F14", "backends terminated", "postgres", (1, 3), backends_terminated),
+    Fault("F14", "backend killed", "postgres", (0, 1), backend_killed),
+    Fault("F14", "PostgreSQL killed", "postgres", (0.5, 5), server_killed, lambda rng: {"server": "postgres", "labels": SERVICES[2:]}),
+    Fault("F15", "PostgreSQL frozen", "postgres", (2, 8), server_frozen, lambda rng: {"server": "postgres"}),
+    Fault("F18", "lock held", "postgres", (2, 8), table_locked, lambda rng: {"statement": rng.choice(LOCKS)}),
+    Fault("F19", "Redis killed", "redis", (0.5, 5), server_killed, lambda rng: {"server": "redis", "labels": SERVICES[:2]}),
+    Fault("F20", "Redis frozen", "redis", (2, 8), server_frozen, lambda rng: {"server": "redis"}),
+    Fault("F20", "Redis paused", "redis", (4, 5), redis_paused, lambda rng: {"ms": 4000}),
+    Fault("F21", "scripts flushed", "redis", (2, 4), redis_scripts_flushed),
+    Fault("F21", "Redis out of memory", "redis", (2, 5), redis_out_of_memory),
+    Fault("F22", "clients leave", "clients", (3, 6), clients_leave),
+    Fault("F24", "slow clients", "clients", (5, 12), slow_clients),
+    Fault("F25", "poison", "events", (0, 1), poison, lambda rng: {"bodies": rng.sample(POISON, len(POISON))}),
+    Fault("F26", "service killed", "programs", (0, 3), program_killed, lambda rng: {"label": rng.choice(SERVICES)}),
+    Fault("F27", "service frozen", "programs", (2, 8), program_frozen, lambda rng: {"label": rng.choice(SERVICES)}),
+    Fault("F29", "gateway worker killed", "programs", (0, 1), gateway_worker_killed),
+    Fault("F29", "gateway killed", "programs", (0, 2), program_killed, lambda rng: {"label": "gateway-1"}),
+    Fault("F30", "program drained", "programs", (0, 2), program_drained, lambda rng: {"label": rng.choice(PROGRAMS)}),
+    Fault("F36", "everything restarted", "everything", (0, 1), everything_restarted, _any_order),
+)

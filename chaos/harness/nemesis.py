@@ -1,0 +1,136 @@
+"""Picks faults by the seed alone, lets at most two of them overlap, heals, and waits until all works again."""
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+
+from . import limits
+from .checker import Window
+from .faults import CATALOGUE, Fault
+from .history import HTTP, OK
+
+OVERLAP_SHARE = 0.4  # of the rounds have two faults
+OVERLAP_AFTER_S = 2.0  # the second begins so long after the first at the latest
+CALM_S = 1.0  # between two rounds
+POLL_S = 0.1
+
+
+@dataclass
+class Planned:
+    fault: Fault
+    after_s: float  # from the round's beginning
+    lasts_s: float
+    chosen: dict
+
+    def __str__(self):
+        chosen = ", ".join(str(value) for name, value in self.chosen.items() if name not in ("bodies", "labels", "order"))
+        return f"{self.fault.id} {self.fault.name}" + (f" ({chosen})" if chosen else "")
+
+
+@dataclass
+class Struck:
+    """A fault as it happened."""
+
+    planned: Planned
+    began: float = None
+    healed: float = None
+    recovered_s: float = None
+    failure: str = None  # it could not be brought about
+    until: float = field(default=None)  # the round's end
+
+
+def schedule(seed):
+    """Rounds without end.  Each fault comes once before any comes twice."""
+    rng = random.Random(f"nemesis-{seed}")
+    deck = []
+
+    def draw(allowed):
+        nonlocal deck
+        for index, fault in enumerate(deck):
+            if allowed(fault):
+                return deck.pop(index)
+        return None
+
+    def plan(fault, after_s):
+        return Planned(fault, after_s, rng.uniform(*fault.lasts_s), fault.choose(rng))
+
+    while True:
+        if not deck:
+            deck = rng.sample(CATALOGUE, len(CATALOGUE))
+        first = draw(lambda fault: True)
+        planned = [plan(first, 0)]
+        if rng.random() < OVERLAP_SHARE and first.concerns != "everything":
+            second = draw(lambda fault: fault.concerns not in (first.concerns, "everything"))
+            if second is not None:
+                planned.append(plan(second, rng.uniform(0, OVERLAP_AFTER_S)))
+        yield planned
+
+
+def first_run_of_success(ops):
+    """When the first of so many requests in a row began that all succeeded; None: not yet."""
+    run = []
+    for op in ops:
+        if op.by != HTTP or op.left:
+            continue
+        if op.ended is None:
+            return None  # what comes behind it does not count before it has ended
+        if op.outcome == OK or op.status in (409, 422):
+            run.append(op)
+            if len(run) >= limits.RUN_OF_SUCCESS:
+                return run[0].began
+        else:
+            run = []
+    return None
+
+
+class Nemesis:
+    def __init__(self, stage, seed, say):
+        self.stage, self.rounds, self.say = stage, schedule(seed), say
+        self.struck = []
+        self.calm = []
+
+    def run(self, until):
+        """Rounds until the time is over; the last one is brought to its end."""
+        calm_since = time.monotonic()
+        while time.monotonic() < until:
+            planned = next(self.rounds)
+            self.calm.append(Window("*", calm_since, time.monotonic()))
+            round_ = [Struck(one) for one in planned]
+            self.struck += round_
+            threads = [threading.Thread(target=self._strike, args=(one,), daemon=True) for one in round_]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self._recover(round_)
+            calm_since = time.monotonic()
+            time.sleep(CALM_S)
+
+    def _strike(self, struck):
+        planned = struck.planned
+        time.sleep(planned.after_s)
+        struck.began = time.monotonic()
+        self.say(f"{planned}, {planned.lasts_s:.1f} s")
+        try:
+            with planned.fault.run(self.stage, **planned.chosen):
+                time.sleep(planned.lasts_s)
+        except Exception as error:  # shown: a fault that cannot be brought about proves nothing
+            struck.failure = f"{type(error).__name__}: {error}"
+            self.say(f"  {planned} failed: {struck.failure}")
+        struck.healed = time.monotonic()
+
+    def _recover(self, round_):
+        healed = max(one.healed for one in round_)
+        limit = healed + limits.RECOVERY_S + limits.HANG_S  # beyond the bound, to know how long it takes
+        works, seconds = None, None
+        while time.monotonic() < limit:
+            if works is None:
+                works = first_run_of_success(self.stage.history.since(healed))
+            if works is not None and self.stage.system.is_ready():
+                seconds = works - healed
+                break
+            time.sleep(POLL_S)
+        for one in round_:
+            one.recovered_s = seconds
+            one.until = time.monotonic()
+        self.say("  " + (f"works again after {seconds:.1f} s" if seconds is not None else "DOES NOT WORK AGAIN"))
