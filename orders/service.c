@@ -596,7 +596,8 @@ static void stop_on_events(void *arg)
 {
     struct orders_service *service = arg;
 
-    service->stopped(service->stopped_arg);
+    if (service->stopped != NULL)
+        service->stopped(service->stopped_arg);
 }
 
 static void stop_on_requests(void *arg)
@@ -622,6 +623,7 @@ void orders_service_free(struct orders_service *service)
         return;
     rpc_service_free(service->rpc); /* first: from here on, answers do nothing */
     service->on_ready = NULL;
+    service->stopped = NULL;
     order_store_free(service->store); /* what is under way ends, and is answered so */
     outbox_free(service->outbox);
     key_expiry_free(service->key_expiry);

@@ -451,12 +451,12 @@ enum work_status work_start(struct work *work, struct work_unit *unit)
 
 bool work_is_up(const struct work *work)
 {
-    return database_down_ms(work->database) == 0;
+    return work->database != NULL && database_down_ms(work->database) == 0;
 }
 
 uint64_t work_down_ms(const struct work *work)
 {
-    return database_down_ms(work->database);
+    return work->database == NULL ? 1 : database_down_ms(work->database); /* NULL: it is being freed */
 }
 
 void work_stats(const struct work *work, struct work_stats *stats)

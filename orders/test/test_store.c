@@ -773,6 +773,13 @@ static void test_a_role_that_may_do_no_more_than_it_must(void **state)
     stage_close(&stage);
 }
 
+/* As whoever tells a client since when the database is away. */
+static void asks_since_when(struct act *act)
+{
+    if (!order_store_is_up(act->stage->store))
+        assert_true(order_store_down_ms(act->stage->store) > 0);
+}
+
 static void test_closing_with_work_under_way(void **state)
 {
     struct act *acts[50];
@@ -784,6 +791,7 @@ static void test_closing_with_work_under_way(void **state)
     stage_wait_up(&stage);
     for (index = 0; index < 50; index++) {
         acts[index] = act_create(&stage, LINE, NULL, NULL);
+        acts[index]->on_end = asks_since_when;
         if (index == 25)
             stage_turn(&stage);
     }
