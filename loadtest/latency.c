@@ -55,8 +55,8 @@ uint64_t latencies_percentile_ns(const struct latencies *latencies, double share
 
     for (unsigned bucket = 0; bucket < LATENCY_BUCKETS; bucket++) {
         seen += latencies->buckets[bucket];
-        if (seen > wanted)
-            return bucket_ns(bucket);
+        if (seen > wanted) /* the last one's middle may lie behind the largest */
+            return bucket_ns(bucket) < latencies->max_ns ? bucket_ns(bucket) : latencies->max_ns;
     }
     return latencies->max_ns;
 }

@@ -182,12 +182,13 @@ class Report:
                         continue
                     ratio = self.measured.ratio(what, connections, f"{name} by {self.counts[0]}", connections)
                     cores = self._cores(what, connections)
+                    cpu_us = self._cpu_us(what, connections, self.measured.results[(what, connections)][0]["cpu_us"])
                     lines.append(
                         Line(
                             f"{TITLES[name]}, {number} of each, c={connections}",
                             rate(self.measured.median(what, connections), self.measured.spread(what, connections)),
                             share=f"x {ratio:.2f}",
-                            ceiling=f"{cores:.2f} of {self.machine['processors']} processors busy",
+                            ceiling=f"{cores:.2f} of {self.machine['processors']} processors busy, {cpu_us:.0f} us each",
                         )
                     )
         return lines
