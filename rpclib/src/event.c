@@ -167,6 +167,10 @@ static void subscription_on_message(const struct mq_delivery *delivery, void *ar
     service->stats.events++;
     if (unreadable == NULL) {
         data = rpc_json_load(delivery->message.body, reason);
+        if (data == NULL && rpc_json_no_memory(reason)) {
+            consumer_refuse(&subscription->consumer, delivery, true); /* nothing is wrong with it */
+            return;
+        }
         unreadable = data == NULL ? reason : NULL;
     }
     if (unreadable != NULL) {

@@ -338,7 +338,7 @@ static void requests_on_message(const struct mq_delivery *delivery, void *arg)
     if (status == WIRE_CALL_NOT_JSON) {
         service_refuse(service, &service->requests, delivery, reason);
     } else {
-        request = incoming_new(service, delivery);
+        request = status == WIRE_CALL_NO_MEMORY ? NULL : incoming_new(service, delivery);
         if (request != NULL)
             incoming_dispatch(request, method_name_of(&delivery->message), &call, status, reason);
         else

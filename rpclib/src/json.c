@@ -543,21 +543,26 @@ static struct rpc_bytes numbers_tame(struct rpc_bytes text)
     return (struct rpc_bytes){.data = copy, .size = size};
 }
 
-/* jansson's own texts quote the document; ours must not. */
+#define NO_MEMORY "out of memory"
+
+/*
+ * jansson's own texts quote the document; ours must not.  Of what the scanner took, jansson refuses nothing but duplicate
+ * keys, unless memory ran out, for which it has a code in some places only.
+ */
 static void reason_of_jansson(char reason[RPC_JSON_REASON_SIZE], const json_error_t *error, struct rpc_bytes text,
                               bool tamed)
 {
-    size_t position = error->position < 0 ? 0 : (size_t)error->position;
-    bool duplicate = json_error_code(error) == json_error_duplicate_key;
-
-    if (json_error_code(error) == json_error_out_of_memory)
-        snprintf(reason, RPC_JSON_REASON_SIZE, "out of memory");
+    if (json_error_code(error) != json_error_duplicate_key)
+        snprintf(reason, RPC_JSON_REASON_SIZE, NO_MEMORY);
     else if (tamed) /* positions are the copy's */
-        snprintf(reason, RPC_JSON_REASON_SIZE, "%s", duplicate ? "duplicate key" : "not understood");
-    else if (duplicate)
-        reason_at(reason, "duplicate key", text, key_start(text, position));
+        snprintf(reason, RPC_JSON_REASON_SIZE, "duplicate key");
     else
-        reason_at(reason, "not understood", text, position);
+        reason_at(reason, "duplicate key", text, key_start(text, error->position < 0 ? 0 : (size_t)error->position));
+}
+
+bool rpc_json_no_memory(const char *reason)
+{
+    return strcmp(reason, NO_MEMORY) == 0;
 }
 
 json_t *rpc_json_load(struct rpc_bytes text, char reason[RPC_JSON_REASON_SIZE])
@@ -577,7 +582,7 @@ json_t *rpc_json_load(struct rpc_bytes text, char reason[RPC_JSON_REASON_SIZE])
     if (document == NULL && json_error_code(&error) == json_error_numeric_overflow) {
         tame = numbers_tame(text);
         if (tame.data == NULL) {
-            snprintf(reason, RPC_JSON_REASON_SIZE, "out of memory");
+            snprintf(reason, RPC_JSON_REASON_SIZE, NO_MEMORY);
             return NULL;
         }
         document = json_loadb(tame.data, tame.size, LOAD_FLAGS, &error);

@@ -78,6 +78,8 @@ enum wire_call_status wire_call_parse(struct wire_call *out, struct rpc_bytes bo
     char why[RPC_JSON_REASON_SIZE];
 
     *out = (struct wire_call){.body = rpc_json_load(body, why)};
+    if (out->body == NULL && rpc_json_no_memory(why))
+        return WIRE_CALL_NO_MEMORY;
     if (out->body == NULL) {
         snprintf(reason, WIRE_REASON_SIZE, "the body is not JSON: %s", why);
         return WIRE_CALL_NOT_JSON;

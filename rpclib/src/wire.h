@@ -35,6 +35,7 @@ enum wire_call_status {
     WIRE_CALL_OK,
     WIRE_CALL_NOT_JSON,  /* cannot be answered usefully: `reason` for the log */
     WIRE_CALL_MALFORMED, /* JSON, but no request: answer MalformedRequest */
+    WIRE_CALL_NO_MEMORY, /* nothing is known of it */
 };
 
 enum wire_call_status wire_call_parse(struct wire_call *out, struct rpc_bytes body, char reason[WIRE_REASON_SIZE]);

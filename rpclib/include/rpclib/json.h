@@ -22,6 +22,9 @@
  */
 json_t *rpc_json_load(struct rpc_bytes text, char reason[RPC_JSON_REASON_SIZE]);
 
+/* Whether that reason says nothing against the text: memory ran out.  Another try may succeed. */
+bool rpc_json_no_memory(const char *reason);
+
 /*
  * Check a document as strictly as rpc_json_load() does, except for duplicate keys, without building it: for what is only
  * handed on.  Returns whether it is sound.

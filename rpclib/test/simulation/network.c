@@ -29,6 +29,8 @@ int __wrap_close(int fd);
 int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size);
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t size);
 
+bool network_in_rpclib;
+
 static void bug(const char *what, int fd)
 {
     fprintf(stderr, "network: %s (%d)\n", what, fd);
@@ -150,6 +152,7 @@ ssize_t __wrap_recv(int fd, void *data, size_t size, int flags)
 ssize_t __wrap_send(int fd, const void *data, size_t size, int flags)
 {
     struct network_link *link = find(fd);
+    bool in_rpclib;
 
     if (link == NULL)
         return __real_send(fd, data, size, flags);
@@ -167,7 +170,10 @@ ssize_t __wrap_send(int fd, const void *data, size_t size, int flags)
         size = link->write_max;
     if (size > link->room)
         size = link->room;
+    in_rpclib = network_in_rpclib;
+    network_in_rpclib = false;
     frames_append(&link->outbound, (struct rpc_bytes){data, size});
+    network_in_rpclib = in_rpclib;
     link->room -= size;
     link->sent += size;
     return (ssize_t)size;
@@ -176,12 +182,16 @@ ssize_t __wrap_send(int fd, const void *data, size_t size, int flags)
 int __wrap_close(int fd)
 {
     struct network_link *link = find(fd);
+    bool in_rpclib;
 
     if (link == NULL)
         return __real_close(fd);
+    in_rpclib = network_in_rpclib;
+    network_in_rpclib = false;
     if (network.on_close != NULL)
         network.on_close(link);
     clear(link);
+    network_in_rpclib = in_rpclib;
     return 0;
 }
 

@@ -40,6 +40,9 @@ void network_on_close(void (*on_close)(struct network_link *link));
 /* connect() fails at once with this; 0: it is under way. */
 void network_refuse(int error);
 
+/* Set by a test around its calls of rpclib, when it minds who allocates; these sockets' own memory is not rpclib's. */
+extern bool network_in_rpclib;
+
 /* Sockets opened since the last reset. */
 unsigned network_opened(void);
 

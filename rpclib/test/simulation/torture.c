@@ -1,0 +1,536 @@
+/*
+ * torture: the n-th allocation fails, for each n: rpclib's own, rabbitmq-c's, jansson's and the loop's.  No crash, no leak (the
+ * address sanitizer looks), an honest status for each call, and all of it works again by itself: one failure is soon over.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include <amqp.h>
+#include <amqp_framing.h>
+#include <jansson.h>
+
+#include "broker.h"
+#include "context.h"
+#include "fake_loop.h"
+#include "network.h"
+#include "python.h"
+#include "rpclib/client.h"
+#include "rpclib/json.h"
+#include "rpclib/log.h"
+#include "rpclib/publisher.h"
+#include "rpclib/service.h"
+#include "wire.h"
+
+#define ALLOCATIONS_MAX 20000
+#define RUN_MS          15000
+#define STEP_MS         5
+#define TIMEOUT_MS      4000
+#define CALLS           6
+
+static long countdown; /* allocations until the one that fails */
+static bool fell;      /* it came */
+static bool failed;    /* something did not hold */
+static const char *scenario;
+static long scenario_n;
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *memory, size_t size);
+char *__real_strdup(const char *text);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *memory, size_t size);
+char *__wrap_strdup(const char *text);
+void __wrap_rpc_log_write(enum rpc_log_level level, const char *message, const struct rpc_log_field *fields,
+                          size_t count);
+
+/*
+ * What rabbitmq-c 0.11 cannot lose without a leak of its own: the list of a pool's pages (8 bytes, and 8 more for each),
+ * whose page it forgets then, and a new connection's buffer of 128 KiB, behind another one.
+ */
+static bool spared(size_t size, bool again)
+{
+    return size == 131072 || size == sizeof(void *) || (again && size <= 8 * sizeof(void *) && size % 8 == 0);
+}
+
+static bool falls(size_t size, bool again)
+{
+    if (!network_in_rpclib || spared(size, again) || --countdown != 0)
+        return false;
+    fell = true;
+    return true;
+}
+
+/*
+ * What jansson 2.14 cannot lose either: its lexer goes on when a text it collects cannot grow, and reads behind its end.
+ * The growing is a function of its own, so it is spared by name.
+ */
+int __real_strbuffer_append_bytes(void *buffer, const char *data, size_t size);
+int __wrap_strbuffer_append_bytes(void *buffer, const char *data, size_t size);
+int __wrap_strbuffer_append_byte(void *buffer, char byte);
+
+int __wrap_strbuffer_append_bytes(void *buffer, const char *data, size_t size)
+{
+    bool in_rpclib = network_in_rpclib;
+    int result;
+
+    network_in_rpclib = false;
+    result = __real_strbuffer_append_bytes(buffer, data, size);
+    network_in_rpclib = in_rpclib;
+    return result;
+}
+
+int __wrap_strbuffer_append_byte(void *buffer, char byte)
+{
+    return __wrap_strbuffer_append_bytes(buffer, &byte, 1);
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return falls(size, false) ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return falls(count * size, false) ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *memory, size_t size)
+{
+    return falls(size, true) ? NULL : __real_realloc(memory, size);
+}
+
+char *__wrap_strdup(const char *text)
+{
+    return falls(strlen(text) + 1, false) ? NULL : __real_strdup(text);
+}
+
+void __wrap_rpc_log_write(enum rpc_log_level level, const char *message, const struct rpc_log_field *fields,
+                          size_t count)
+{
+    (void)level;
+    (void)message;
+    (void)fields;
+    (void)count;
+}
+
+__attribute__((format(printf, 1, 2))) static void violated(const char *format, ...)
+{
+    va_list arguments;
+
+    printf("%s, allocation %ld: ", scenario, scenario_n);
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    putchar('\n');
+    failed = true;
+}
+
+/* ---- All of it, before a broker ---------------------------------------------------------------------------------- */
+
+static struct {
+    struct random random;
+    struct fake_loop *loop;
+    struct broker *broker;
+    struct rpc_connection *connection;
+    struct rpc_client *client;
+    struct rpc_service *service;
+    struct rpc_publisher *publisher;
+    struct {
+        bool taken;
+        unsigned ended;
+        enum rpc_status status;
+    } calls[CALLS], events[CALLS];
+    unsigned executed[CALLS];
+    struct rpc_incoming *held;
+    unsigned accepted, handled, finished, closed; /* events in the queue, at the handler, done; ... */
+} world;
+
+static uint64_t now_ms(void)
+{
+    return rpc_loop_now_ms(fake_loop_base(world.loop));
+}
+
+static void on_reply(enum rpc_status status, const struct rpc_reply *reply, void *arg)
+{
+    unsigned number = (unsigned)(uintptr_t)arg;
+
+    (void)reply;
+    world.calls[number].ended++;
+    world.calls[number].status = status;
+}
+
+static void on_confirm(enum rpc_status status, void *arg)
+{
+    unsigned number = (unsigned)(uintptr_t)arg;
+
+    world.events[number].ended++;
+    world.events[number].status = status;
+}
+
+/* Each call is answered in another way. */
+static void on_work(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    long long number = json_integer_value(arguments[0]);
+    json_t *messages;
+
+    (void)arg;
+    if (number < CALLS)
+        world.executed[number]++;
+    (void)rpc_incoming_context(request);
+    switch (number) {
+    case 0:
+        rpc_incoming_answer_json(request, arguments[0]);
+        break;
+    case 1:
+        messages = json_pack("{s:[s]}", "field", "it's \"wrong\"");
+        if (messages == NULL)
+            rpc_incoming_fail_unexpected(request, "out of memory");
+        else
+            rpc_incoming_fail_validation(request, messages);
+        json_decref(messages);
+        break;
+    case 2:
+        rpc_incoming_fail(request, "NotFound", "no \xff such");
+        break;
+    case 3:
+        if (world.held == NULL)
+            world.held = request;
+        else
+            rpc_incoming_answer_json(request, NULL);
+        break;
+    default:
+        rpc_incoming_answer(request, RPC_BYTES("[1, 2]"));
+        break;
+    }
+}
+
+static void on_event(struct rpc_event *event, json_t *data, void *arg)
+{
+    (void)data;
+    (void)arg;
+    (void)rpc_event_context(event);
+    if (world.handled++ == 0)
+        rpc_event_fail(event, "once");
+    else {
+        world.finished++;
+        rpc_event_done(event);
+    }
+}
+
+static void on_publish(const struct broker_message *message, unsigned queues, bool accepted, void *arg)
+{
+    (void)accepted;
+    (void)arg;
+    if (strcmp(message->exchange, "shop.events") == 0)
+        world.accepted += queues;
+}
+
+static void on_settled(const struct broker_message *message, const char *queue, enum broker_fate fate, void *arg)
+{
+    (void)message;
+    (void)queue;
+    (void)fate;
+    (void)arg;
+}
+
+static void on_violation(const char *what, void *arg)
+{
+    (void)arg;
+    violated("against AMQP: %s", what);
+}
+
+static void on_close(struct network_link *link)
+{
+    if (link->far_end != NULL)
+        broker_drop(world.broker, link->far_end);
+}
+
+static void world_step(void)
+{
+    struct network_link *link = network_link();
+    int fd = link == NULL ? -1 : link->fd;
+
+    network_in_rpclib = false;
+    broker_tick(world.broker, now_ms());
+    if (link != NULL && !link->connected) {
+        link->far_end = broker_accept(world.broker, "link");
+        link->connected = true;
+    } else if (link != NULL && link->far_end != NULL) {
+        struct frames *output = broker_output(link->far_end);
+
+        broker_receive(world.broker, link->far_end, frames_bytes(&link->outbound), now_ms());
+        link->outbound.size = 0;
+        frames_append(&link->inbound, frames_bytes(output));
+        frames_consume(output, output->size);
+        if (broker_closes(link->far_end)) {
+            broker_drop(world.broker, link->far_end);
+            link->far_end = NULL;
+            link->gone = true;
+        }
+    }
+    network_in_rpclib = true;
+    if (link != NULL) {
+        unsigned watched = fake_loop_watched(world.loop, fd);
+        unsigned ready =
+            (watched & RPC_LOOP_WRITE) | (link->inbound.size > 0 || link->gone ? watched & RPC_LOOP_READ : 0u);
+
+        if (ready != 0)
+            fake_loop_fire(world.loop, fd, ready);
+    }
+    fake_loop_advance(world.loop, STEP_MS);
+    network_in_rpclib = false;
+}
+
+static void world_run(uint64_t duration_ms, bool (*enough)(void))
+{
+    uint64_t end_ms = now_ms() + duration_ms;
+
+    while (now_ms() < end_ms && !enough())
+        world_step();
+}
+
+static bool is_ready(void)
+{
+    return rpc_client_ready(world.client) && rpc_service_ready(world.service) && rpc_publisher_ready(world.publisher);
+}
+
+static bool all_ended(void)
+{
+    for (unsigned i = 0; i < CALLS; i++) {
+        if ((world.calls[i].taken && world.calls[i].ended == 0) ||
+            (world.events[i].taken && world.events[i].ended == 0))
+            return false;
+    }
+    return true;
+}
+
+static bool all_finished(void)
+{
+    return world.finished >= world.accepted;
+}
+
+static bool is_closed(void)
+{
+    return world.closed > 0;
+}
+
+static void on_closed(void *arg)
+{
+    (void)arg;
+    world.closed++;
+}
+
+static void call(unsigned number, const struct rpc_context *context)
+{
+    char args[40];
+
+    snprintf(args, sizeof(args), "[%u, \"pad\"]", number);
+    world.calls[number].status = rpc_call(world.client,
+                                          &(struct rpc_request){.service = number == 4 ? "nobody" : "shop",
+                                                                .method = "work",
+                                                                .args = rpc_bytes_of(args),
+                                                                .timeout_ms = TIMEOUT_MS,
+                                                                .context = context},
+                                          on_reply, (void *)(uintptr_t)number, NULL);
+    world.calls[number].taken = world.calls[number].status == RPC_OK;
+}
+
+static void event(unsigned number, const struct rpc_context *context)
+{
+    world.events[number].status = rpc_publish(world.publisher, "happened", RPC_BYTES("{\"a\": [1]}"), context,
+                                              on_confirm, (void *)(uintptr_t)number);
+    world.events[number].taken = world.events[number].status == RPC_OK;
+}
+
+static const struct rpc_event_handler handlers[] = {
+    {.source = "shop", .event_type = "happened", .name = "on_event", .requeue_on_error = true, .handler = on_event}};
+static const struct rpc_method methods[] = {{.name = "work",
+                                             .parameters = (const char *const[]){"number", "pad", NULL},
+                                             .parameters_required = 2,
+                                             .handler = on_work}};
+
+/* False when out of memory; what was made stays. */
+static bool world_start(void)
+{
+    network_in_rpclib = true;
+    world.connection = rpc_connection_new(&(struct rpc_connection_options){
+        .loop = fake_loop_base(world.loop), .uri = "amqp://127.0.0.1", .name = "torture", .heartbeat_s = 2});
+    if (world.connection != NULL)
+        world.client =
+            rpc_client_new(world.connection, &(struct rpc_client_options){.name = "torture", .calls_max = 8});
+    if (world.client != NULL)
+        world.service = rpc_service_new(world.connection, &(struct rpc_service_options){.name = "shop",
+                                                                                        .methods = methods,
+                                                                                        .methods_count = 1,
+                                                                                        .event_handlers = handlers,
+                                                                                        .event_handlers_count = 1});
+    if (world.service != NULL)
+        world.publisher = rpc_publisher_new(world.connection,
+                                            &(struct rpc_publisher_options){.source = "shop", .unconfirmed_max = 8});
+    network_in_rpclib = false;
+    return world.publisher != NULL;
+}
+
+static void world_end(void)
+{
+    struct rpc_incoming *held = world.held;
+
+    network_in_rpclib = true;
+    rpc_client_free(world.client);
+    rpc_publisher_free(world.publisher);
+    rpc_service_free(world.service);
+    if (held != NULL)
+        rpc_incoming_answer_json(held, NULL);
+    rpc_connection_free(world.connection);
+    network_in_rpclib = false;
+    broker_free(world.broker);
+    if (network_next(NULL) != NULL)
+        violated("a socket is left");
+    if (fake_loop_handles(world.loop) > 0)
+        violated("handles of the loop are left");
+    else
+        fake_loop_free(world.loop);
+}
+
+static void check_ends(void)
+{
+    for (unsigned i = 0; i < CALLS; i++) {
+        if (world.calls[i].ended != world.calls[i].taken || world.events[i].ended != world.events[i].taken)
+            violated("call or event %u ended %u and %u times", i, world.calls[i].ended, world.events[i].ended);
+        if (world.executed[i] > 0 && rpc_status_nothing_done(world.calls[i].status))
+            violated("call %u ended with %s and was executed", i, rpc_status_name(world.calls[i].status));
+    }
+}
+
+static void everything(void)
+{
+    static const struct broker_watcher watcher = {
+        .on_publish = on_publish, .on_settled = on_settled, .on_violation = on_violation};
+    struct rpc_context *context;
+
+    memset(&world, 0, sizeof(world));
+    network_reset();
+    network_on_close(on_close);
+    world.loop = fake_loop_new();
+    world.broker = broker_new(&world.random, &watcher);
+    broker_rules(world.broker)->heartbeat_s = 2;
+    if (world_start()) {
+        world_run(RUN_MS, is_ready);
+        network_in_rpclib = true;
+        context = rpc_context_new("torture", "test");
+        if (context != NULL)
+            rpc_context_set(context, "language", RPC_BYTES("en"));
+        for (unsigned i = 0; i < CALLS - 1; i++) {
+            call(i, context);
+            event(i, context);
+        }
+        rpc_context_free(context);
+        network_in_rpclib = false;
+        world_run(TIMEOUT_MS / 2, all_ended);
+        network_in_rpclib = true;
+        if (world.held != NULL)
+            rpc_incoming_answer(world.held, RPC_BYTES("{}"));
+        world.held = NULL;
+        network_in_rpclib = false;
+        world_run(RUN_MS, all_ended);
+        world_run(RUN_MS, is_ready); /* one failure is over by now */
+        if (!is_ready())
+            violated("not ready: client %d, service %d, publisher %d", rpc_client_ready(world.client),
+                     rpc_service_ready(world.service), rpc_publisher_ready(world.publisher));
+        call(CALLS - 1, NULL);
+        event(CALLS - 1, NULL);
+        world_run(RUN_MS, all_ended);
+        if (fell && (world.calls[CALLS - 1].status != RPC_OK || world.events[CALLS - 1].status != RPC_OK))
+            violated("afterwards, a call ends with %s and an event with %s",
+                     rpc_status_name(world.calls[CALLS - 1].status), rpc_status_name(world.events[CALLS - 1].status));
+        world_run(1000, all_finished);
+        if (world.finished < world.accepted)
+            violated("%u events were in the queue, %u were handled", world.accepted, world.finished);
+        check_ends();
+        network_in_rpclib = true;
+        rpc_connection_close(world.connection, 1000, on_closed, NULL);
+        network_in_rpclib = false;
+        world_run(RUN_MS, is_closed);
+        if (world.closed != 1)
+            violated("closed %u times", world.closed);
+    } else if (!fell) {
+        violated("cannot start, though no allocation failed");
+    }
+    world_end();
+}
+
+/* ---- What is pure ------------------------------------------------------------------------------------------------ */
+
+static void pure(void)
+{
+    static const char body[] =
+        "{\"args\": [1, \"\xc3\xa9\", [2.5, 1e999, 99999999999999999999]], \"kwargs\": {\"a\": {}}}";
+    static const char failure[] = "{\"result\": null, \"error\": {\"exc_type\": \"T\", \"exc_path\": \"a.T\", "
+                                  "\"exc_args\": [{\"b\": 1}], \"value\": \"v\"}}";
+    const char *const names[] = {"args", "kwargs"};
+    char reason[WIRE_REASON_SIZE], why[RPC_JSON_REASON_SIZE];
+    json_t *bound[RPC_PARAMETERS_MAX];
+    struct rpc_bytes values[2];
+    struct wire_answer answer;
+    struct rpc_context *context, *stored;
+    struct wire_call call;
+    struct buffer out = {0};
+    json_t *value;
+    char *text;
+
+    network_in_rpclib = true;
+    if (wire_call_parse(&call, rpc_bytes_of(body), reason) == WIRE_CALL_OK)
+        (void)wire_bind(&methods[0], &call, bound, reason);
+    wire_call_clear(&call);
+    if (wire_answer_parse(&answer, rpc_bytes_of(failure)) == RPC_REMOTE_ERROR)
+        (void)wire_error(&out, &answer.reply.error);
+    wire_answer_clear(&answer);
+    (void)wire_error(&out, &(struct rpc_error){.value = RPC_BYTES("no \xff such")});
+    (void)wire_request(&out, RPC_BYTES("[]"), RPC_BYTES("{}"));
+    (void)rpc_json_members(rpc_bytes_of(body), 2, names, values);
+    value = rpc_json_load(rpc_bytes_of(body), why);
+    if (value != NULL)
+        (void)python_repr(&out, value);
+    json_decref(value);
+    context = rpc_context_new("a", "b");
+    if (context != NULL) {
+        (void)rpc_context_set(context, "k", RPC_BYTES("v"));
+        text = rpc_context_to_json(context, NULL);
+        stored = text == NULL ? NULL : rpc_context_from_json(rpc_bytes_of(text));
+        rpc_context_free(stored);
+        free(text);
+    }
+    rpc_context_free(context);
+    buffer_clear(&out);
+    network_in_rpclib = false;
+}
+
+/* Runs it until no allocation is left that could fail. */
+static void torture(const char *name, void (*run)(void))
+{
+    scenario = name;
+    for (scenario_n = 1; scenario_n < ALLOCATIONS_MAX; scenario_n++) {
+        countdown = scenario_n;
+        fell = false;
+        if (getenv("TORTURE_N") != NULL) /* where a run that crashes is */
+            fprintf(stderr, "%s %ld\n", name, scenario_n);
+        run();
+        if (!fell)
+            break;
+    }
+    printf("%s: %ld allocations failed, one after another\n", name, scenario_n - 1);
+    if (scenario_n == ALLOCATIONS_MAX)
+        violated("it never ends");
+}
+
+int main(void)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    torture("pure", pure);
+    torture("everything", everything);
+    return failed;
+}
