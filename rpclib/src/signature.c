@@ -2,6 +2,7 @@
  * Binding of arguments to parameters, and what Python says when they do not fit: the words and their order are those of
  * inspect.getcallargs(), by which Nameko checks a request; every count includes `self`.
  */
+#include <assert.h>
 #include <stdio.h>
 
 #include "python.h"
@@ -13,6 +14,7 @@ static size_t parameters_count(const struct rpc_method *method)
 
     while (method->parameters != NULL && method->parameters[count] != NULL)
         count++;
+    assert(count <= RPC_PARAMETERS_MAX);
     return count;
 }
 
