@@ -11,6 +11,7 @@
 #define CONFIRM_TIMEOUT_MS 10000
 #define POOL_PAGE          4096
 #define TIME_SIZE          32
+#define ATTEMPTS_MAX       1000000000 /* more are not counted */
 
 static const unsigned delays_ms[RETRY_DELAYS_COUNT] = {RETRY_DELAYS_MS};
 
@@ -50,8 +51,9 @@ static void headers_take(struct headers *headers, const amqp_table_t *table)
     for (int i = 0; i < table->num_entries; i++) {
         const amqp_table_entry_t *entry = &table->entries[i];
 
-        if (key_is(entry, LETTER_ATTEMPTS) && entry->value.kind == AMQP_FIELD_KIND_I64)
-            headers->attempts = entry->value.value.i64;
+        if (key_is(entry, LETTER_ATTEMPTS) && entry->value.kind == AMQP_FIELD_KIND_I64 &&
+            entry->value.value.i64 > 0) /* anybody can write it */
+            headers->attempts = entry->value.value.i64 < ATTEMPTS_MAX ? entry->value.value.i64 : ATTEMPTS_MAX;
         if (!is_ours(entry) && headers->count < DEAD_LETTERS_HEADERS_MAX - 6)
             headers->entries[headers->count++] = *entry;
     }
@@ -84,8 +86,9 @@ static void settle(enum rpc_status status, struct taken *taken, bool reject)
 {
     if (status == RPC_OK && !reject) {
         consumer_done(taken);
-    } else if (status == RPC_OK) {
-        consumer_reject(taken, false); /* so that a dead-letter policy of the broker's sees it as well */
+    } else if (status == RPC_OK || status == RPC_TOO_LARGE) {
+        /* So that a dead-letter policy of the broker's sees it as well; or alone, when there is no room for our headers. */
+        consumer_reject(taken, false);
     } else {
         rpc_log(RPC_LOG_ERROR, "a message could not be put aside; handed back to the broker",
                 RPC_LOG_TEXT("reason", rpc_status_name(status)));

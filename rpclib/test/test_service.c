@@ -786,6 +786,89 @@ static void test_events(void **state)
     story_is("");
 }
 
+/* ---- Dead letters ------------------------------------------------------------------------------------------------ */
+
+static const struct rpc_event_handler trying[] = {
+    {.source = "orders", .event_type = "order_created", .name = "on_order", .attempts_max = 3, .handler = on_event}};
+
+static void start_with_dead_letters(void)
+{
+    service = rpc_service_new(peer.connection, &(struct rpc_service_options){.name = "products",
+                                                                             .event_handlers = trying,
+                                                                             .event_handlers_count = 1,
+                                                                             .keep_dead_letters = true});
+    peer_run();
+    assert_true(rpc_service_ready(service));
+}
+
+/* The channel of the events is found by what was declared on it. */
+static uint16_t event_channel(void)
+{
+    return (uint16_t)atoi(strstr(peer.declared, " consume ") - 1);
+}
+
+/* An event that claims so many attempts fails: where it goes, and how many it claims then. */
+static void goes_to_at(int64_t attempts, const char *queue, int64_t expected, int line)
+{
+    amqp_table_entry_t entry = {.key = amqp_cstring_bytes("x-airship-attempts"),
+                                .value = {.kind = AMQP_FIELD_KIND_I64, .value.i64 = attempts}};
+    unsigned message = peer.messages_count;
+    char counted[60];
+
+    held_events_count = 0;
+    peer_deliver(event_channel(), 1, false, "order_created",
+                 &(amqp_basic_properties_t){._flags = AMQP_BASIC_HEADERS_FLAG, .headers = {1, &entry}}, RPC_BYTES("1"));
+    peer_run();
+    assert_int_equal(held_events_count, 1);
+    rpc_event_fail(held_events[0], "why");
+    peer_run();
+    snprintf(counted, sizeof(counted), "\"x-airship-attempts\": %lld", (long long)expected);
+    if (peer.messages_count != message + 1 || strcmp(peer.messages[message].routing_key, queue) != 0 ||
+        strstr(peer.messages[message].headers, counted) == NULL)
+        fail_msg("line %d: %s %s", line, peer.messages[message].routing_key, peer.messages[message].headers);
+    peer.story[0] = '\0';
+    peer_confirm(peer.messages[message].channel, message + 1, false, true);
+    peer_run();
+    assert_non_null(strstr(peer.story, strstr(queue, "retry") != NULL ? " ack 1" : " reject 1"));
+    peer.story[0] = story[0] = '\0';
+}
+
+#define goes_to(attempts, queue, expected) goes_to_at(attempts, queue, expected, __LINE__)
+#define RETRY                              "evt-orders-order_created--products.on_order.retry-"
+
+static void test_retries(void **state)
+{
+    (void)state;
+    start_with_dead_letters();
+    goes_to(0, RETRY "1000", 1);
+    goes_to(1, RETRY "5000", 2);
+    goes_to(2, "products.dead-letters", 3);
+    goes_to(3, "products.dead-letters", 4);
+    goes_to(-1, RETRY "1000", 1); /* anybody can write the header */
+    goes_to(INT64_MIN, RETRY "1000", 1);
+    goes_to(INT64_MAX, "products.dead-letters", 1000000001);
+}
+
+/* Headers that leave no room for ours: handed back it would come again for ever. */
+static void test_dead_letter_without_room(void **state)
+{
+    char wide[4020];
+    amqp_table_entry_t entry = {
+        .key = amqp_cstring_bytes("wide"),
+        .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = {.len = sizeof(wide), .bytes = wide}}};
+
+    (void)state;
+    memset(wide, 'w', sizeof(wide));
+    start_with_dead_letters();
+    peer.story[0] = '\0';
+    peer_deliver(event_channel(), 1, false, "order_created",
+                 &(amqp_basic_properties_t){._flags = AMQP_BASIC_HEADERS_FLAG, .headers = {1, &entry}},
+                 RPC_BYTES("no JSON"));
+    peer_run();
+    assert_non_null(strstr(peer.story, " reject 1"));
+    assert_null(strstr(peer.story, "requeue"));
+}
+
 static void queue_is_at(const struct rpc_event_handler *handler, const char *expected, int line)
 {
     setup(NULL);
@@ -942,6 +1025,8 @@ int main(void)
         TEST(test_stop_when_idle),
         TEST(test_stop_without_a_link),
         TEST(test_events),
+        TEST(test_retries),
+        TEST(test_dead_letter_without_room),
         cmocka_unit_test_teardown(test_event_queues, teardown),
         TEST(test_golden),
     };
