@@ -528,7 +528,7 @@ static size_t link_write_text(struct redis_link *link, int count, const char *wo
 {
     char *at;
 
-    if (!text_reserve(link, size + ((size_t)count + 1) * (WORD_HEAD_SIZE + 2)))
+    if (!text_reserve(link, size + ((size_t)count + 1) * (WORD_HEAD_SIZE + 2) + 1))
         return 0;
     at = write_head(link->text, '*', (size_t)count);
     for (int i = 0; i < count; i++) {
@@ -537,6 +537,7 @@ static size_t link_write_text(struct redis_link *link, int count, const char *wo
         *at++ = '\r';
         *at++ = '\n';
     }
+    *at = '\0'; /* hiredis searches it as a string; not part of the command */
     return (size_t)(at - link->text);
 }
 
