@@ -1,6 +1,5 @@
 """The faults: each a context that is entered to break something and left to heal it.  Everything that varies is chosen from
 the seed before the run, in choose(); nothing here draws a number."""
-import http.client
 import json
 import os
 import signal
@@ -12,15 +11,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Callable
 
+import pika
 import psycopg2
 import redis
 
 from support.amqp import connect
 
 from . import limits
-from .checker import Window
 from .history import INFO
-from .load import path_of
 
 PROGRAMS = ("products-1", "products-2", "orders-1", "orders-2", "gateway-1")
 SERVICES = PROGRAMS[:4]
@@ -102,7 +100,7 @@ def memory_alarm(stage):
 
 
 def disk_alarm(stage):
-    return alarm(stage, "disk_free_limit", ["1000TB"], ["50MB"])
+    return alarm(stage, "disk_free_limit", ["1000000GB"], ["50MB"])
 
 
 @contextmanager
@@ -358,8 +356,6 @@ def poison(stage, bodies):
 
 
 def _json_properties():
-    import pika
-
     return pika.BasicProperties(content_type="application/json", content_encoding="utf-8", delivery_mode=2)
 
 
@@ -473,9 +469,9 @@ CATALOGUE = (
     Fault("F21", "Redis out of memory", "redis", (2, 5), redis_out_of_memory),
     Fault("F22", "clients leave", "clients", (3, 6), clients_leave),
     Fault("F24", "slow clients", "clients", (5, 12), slow_clients),
-    Fault("F25", "poison", "events", (0, 1), poison, lambda rng: {"bodies": rng.sample(POISON, len(POISON))}),
+    Fault("F25", "poison", "broker", (0, 1), poison, lambda rng: {"bodies": rng.sample(POISON, len(POISON))}),
     Fault("F26", "service killed", "programs", (0, 3), program_killed, lambda rng: {"label": rng.choice(SERVICES)}),
-    Fault("F27", "service frozen", "programs", (2, 8), program_frozen, lambda rng: {"label": rng.choice(SERVICES)}),
+    Fault("F27", "service frozen", "programs", (2, 14), program_frozen, lambda rng: {"label": rng.choice(SERVICES)}),
     Fault("F29", "gateway worker killed", "programs", (0, 1), gateway_worker_killed),
     Fault("F29", "gateway killed", "programs", (0, 2), program_killed, lambda rng: {"label": "gateway-1"}),
     Fault("F30", "program drained", "programs", (0, 2), program_drained, lambda rng: {"label": rng.choice(PROGRAMS)}),

@@ -42,15 +42,24 @@ def print_table(table):
         )
 
 
-def print_invariants(found):
+def print_invariants(found, looked_at):
     print()
     for name, what in INVARIANTS.items():
         violations = found[name]
-        print(f"{name:<6}  {'ok  ' if not violations else 'FAIL'}  {what}")
+        print(f"{name:<6}  {'ok  ' if not violations else 'FAIL'}  {what} ({looked_at[name]})")
         for violation in violations[:VIOLATIONS_SHOWN]:
             print(f"          {violation.text[:600]}")
         if len(violations) > VIOLATIONS_SHOWN:
             print(f"          ... {len(violations) - VIOLATIONS_SHOWN} more")
+
+
+def count(table, found):
+    """(passed, failed) invariants; faults that could not be brought about are a failure of their own: they prove nothing."""
+    unproved = [row for row in table if row["failure"]]
+    for row in unproved:
+        print(f"not brought about: {row['fault']}: {row['failure'][:300]}")
+    failed = sum(bool(violations) for violations in found.values())
+    return len(found) - failed, failed + bool(unproved)
 
 
 def summary(ops):

@@ -24,6 +24,7 @@ from .checker import Window
 COUNTS = {"products": 2, "orders": 2, "gateway": 1}
 STORES = {"products": "redis", "orders": "postgres"}
 SUPERVISE_S = 0.1
+WORKER_RESTARTED = b"the worker died and was started again"
 PROXY = Path(__file__).with_name("proxy.py")
 PORTS = range(12000, 20000)  # below those that the kernel gives to outgoing connections: a program that starts again finds its own
 
@@ -102,6 +103,7 @@ class System:
         self.programs = {}  # "products-1" -> Program
         self.injured, self.unready, self.exits = [], [], []
         self._hurt = {}  # label -> how many faults hold it down now
+        self._workers_killed = 0
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._watch = threading.Thread(target=self._supervise, daemon=True)
@@ -287,6 +289,7 @@ class System:
 
     def kill_gateway_worker(self):
         for pid in self.gateway_workers():
+            self._workers_killed += 1
             os.kill(pid, signal.SIGKILL)
 
     def _supervise(self):
@@ -299,8 +302,13 @@ class System:
                     self.exits.append((time.monotonic(), f"{label} ended by itself with {program.process.poll()}"))
                     program.start()
 
-    def sanitizer_reports(self):
-        return [f"{label}: {line}" for label, program in self.programs.items() for line in program.sanitizer_reports()]
+    def reports(self):
+        """Lines of sanitizers and of the sandbox; restarts of the gateway's worker that nobody brought about."""
+        found = [f"{label}: {line}" for label, program in self.programs.items() for line in program.sanitizer_reports()]
+        restarts = self.programs["gateway-1"].log().count(WORKER_RESTARTED)
+        if restarts > self._workers_killed:
+            found.append(f"gateway-1: its worker died {restarts} times, {self._workers_killed} of them by our hand")
+        return found
 
     def keep_logs(self, directory):
         for label, program in self.programs.items():
