@@ -99,6 +99,7 @@ static struct world {
     struct rpc_service *service;
     struct rpc_publisher *publisher;
     bool service_stopping;
+    bool dead_letters; /* the service keeps them */
     uint64_t client_back_ms, service_back_ms, publisher_back_ms, front_back_ms, back_back_ms; /* 0: it is there */
     bool closed_front, closed_back;
 
@@ -252,7 +253,7 @@ static void on_reply(enum rpc_status status, const struct rpc_reply *reply, void
 static const char *padding(void)
 {
     static char pad[PAD_MAX + 1];
-    size_t size = percent(70) ? below(40) : percent(70) ? below(5000) : below(PAD_MAX);
+    size_t size = world.healing || percent(70) ? below(40) : percent(70) ? below(5000) : below(PAD_MAX);
 
     memset(pad, 'p', size);
     pad[size] = '\0';
@@ -444,6 +445,10 @@ static void broker_on_publish(const struct broker_message *message, unsigned que
     struct call *call;
 
     (void)arg;
+    if (message->exchange[0] == '\0') { /* a dead letter */
+        story("the broker %s a message for %s (%u queues)", accepted ? "has" : "refuses", message->routing_key, queues);
+        return;
+    }
     if (strcmp(message->exchange, "shop.events") == 0) {
         if (!number_in(message->body, "\"event\": ", &number) || number >= world.events_count) {
             violated("the broker got an event that was never published");
@@ -703,6 +708,7 @@ static void service_start(void)
                                                                               .methods_count = 1,
                                                                               .event_handlers = handlers,
                                                                               .event_handlers_count = 1,
+                                                                              .keep_dead_letters = world.dead_letters,
                                                                               .prefetch = PREFETCH});
     if (world.service == NULL)
         abort();
@@ -1210,6 +1216,7 @@ static void start(void)
                                                         .confirm_delay_max_ms = below(400),
                                                         .multiple_percent = below(100),
                                                         .heartbeat_s = (uint16_t)(1 + below(3))};
+    world.dead_letters = percent(50);
     world.front = connect_as("front");
     world.back = connect_as("back");
     client_start();
