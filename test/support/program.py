@@ -125,6 +125,7 @@ class Program:
             except ProcessLookupError:
                 pass
         self.process.wait()
+        self.process = None  # its end is known: nobody asks for its exit code any more
 
     def pause(self):
         os.killpg(self.process.pid, signal.SIGSTOP)
@@ -188,4 +189,4 @@ def stop_all():
                 program.process.wait(max(0.1, limit - time.monotonic()))
             except subprocess.TimeoutExpired:
                 pass
-        program.kill() if program.process is not None else None
+        program.kill()
