@@ -73,7 +73,7 @@ static struct peer *peer_open(struct peer *peer)
     char *uri = strdup(getenv("AMQP_URI") != NULL ? getenv("AMQP_URI") : "amqp://guest:guest@localhost:5672");
 
     amqp_default_connection_info(&info);
-    if (amqp_parse_url(uri, &info) != AMQP_STATUS_OK)
+    if (uri == NULL || amqp_parse_url(uri, &info) != AMQP_STATUS_OK)
         exit(2);
     peer->set_up = amqp_new_connection();
     if (amqp_socket_open(amqp_tcp_socket_new(peer->set_up), info.host, info.port) != AMQP_STATUS_OK ||
@@ -268,9 +268,11 @@ static void call_message(void *arg, uint64_t tag, const amqp_basic_properties_t 
     call_slot(client, slot);
 }
 
+static struct client the_client;
+
 static int call(unsigned in_flight, unsigned seconds)
 {
-    struct client *client = calloc(1, sizeof(*client));
+    struct client *client = &the_client;
     struct peer *peer = peer_open(&client->peer);
     amqp_queue_declare_ok_t *queue =
         amqp_queue_declare(peer->set_up, CHANNEL, amqp_empty_bytes, 0, 0, 1, 1, amqp_empty_table);

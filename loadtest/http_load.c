@@ -331,7 +331,7 @@ int main(int argc, char *argv[])
     for (size_t i = 0; i < load->plan.kinds_count; i++)
         if (load->plan.kinds[i].request.size_max > request_size_max)
             request_size_max = load->plan.kinds[i].request.size_max;
-    load->request = malloc(request_size_max);
+    load->request = malloc(request_size_max + 1);
     load->port = (uint16_t)atoi(argv[2]);
     load->connections_count = (unsigned)atoi(argv[3]);
     seconds = atof(argv[4]);
