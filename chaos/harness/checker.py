@@ -224,7 +224,7 @@ def _check_attempts(marker, attempts, ids, evidence, told):
         if told.setdefault(order_id, marker) != marker:
             yield Violation("INV-5", f"orders {told[order_id]} and {marker} were both told that they are {order_id}", op.began)
     if len(acknowledged) > 1:
-        text = f"order {marker} was told several ids under one key: {sorted(acknowledged)}"
+        text = f"order {marker} was told several ids: {sorted(acknowledged)}"
         yield Violation("INV-8", text, attempts[0].began)
     if ids and all(op.outcome == FAIL or op.kind == "reuse" for op in attempts):
         yield Violation("INV-8", f"order {marker} is there ({ids}), but {attempts[-1]} promised that nothing was done")

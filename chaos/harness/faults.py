@@ -79,7 +79,7 @@ def server_frozen(stage, server):
         began = time.monotonic()
         yield
         if server == "rabbitmq":
-            stage.system.expect_unready(began + 2 * limits.HEARTBEAT_S + limits.MACHINE_S, time.monotonic(), *PROGRAMS)
+            stage.system.expect_unready(began + 2 * limits.HEARTBEAT_S, time.monotonic(), *PROGRAMS)
 
 
 @contextmanager
@@ -437,11 +437,11 @@ def _any_order(rng):
 
 
 CATALOGUE = (
-    Fault("F1", "broker killed", "broker", (0.5, 6), broker_killed),
+    Fault("F1", "broker killed", "broker", (0.5, 8), broker_killed),
     Fault("F2", "broker frozen, 1 heartbeat", "broker", (5, 6), server_frozen, lambda rng: {"server": "rabbitmq"}),
     Fault("F2", "broker frozen, 3 heartbeats", "broker", (15, 16), server_frozen, lambda rng: {"server": "rabbitmq"}),
-    Fault("F3", "memory alarm", "broker", (2, 6), memory_alarm),
-    Fault("F4", "disk alarm", "broker", (2, 6), disk_alarm),
+    Fault("F3", "memory alarm", "broker", (3, 8), memory_alarm),
+    Fault("F4", "disk alarm", "broker", (3, 8), disk_alarm),
     Fault("F6", "queue deleted", "broker", (0, 1), queue_deleted, lambda rng: {"queue": rng.choice(("rpc-products", "rpc-orders"))}),
     Fault("F6", "connections closed", "broker", (0, 1), connections_closed),
     Fault(
@@ -453,16 +453,16 @@ CATALOGUE = (
         lambda rng: {"link": rng.choice(LINKS), "mode": "drop", "direction": "s2c"},
     ),
     Fault("F11", "half-open link", "link", (3, 15), link_broken, lambda rng: {**_some_link(rng), "mode": "half-open"}),
-    Fault("F12", "link cut", "link", (1, 6), link_broken, lambda rng: {**_some_link(rng), "mode": "cut"}),
+    Fault("F12", "link cut", "link", (1, 8), link_broken, lambda rng: {**_some_link(rng), "mode": "cut"}),
     Fault("F12", "link black hole", "link", (2, 15), link_broken, _blackhole),
     Fault("F13", "link delayed", "link", (3, 8), link_broken, _delayed),
     Fault("F13", "link slow", "link", (3, 8), link_broken, _slow),
     Fault("F14", "backends terminated", "postgres", (1, 3), backends_terminated),
     Fault("F14", "backend killed", "postgres", (0, 1), backend_killed),
-    Fault("F14", "PostgreSQL killed", "postgres", (0.5, 5), server_killed, lambda rng: {"server": "postgres", "labels": SERVICES[2:]}),
+    Fault("F14", "PostgreSQL killed", "postgres", (0.5, 7), server_killed, lambda rng: {"server": "postgres", "labels": SERVICES[2:]}),
     Fault("F15", "PostgreSQL frozen", "postgres", (2, 8), server_frozen, lambda rng: {"server": "postgres"}),
     Fault("F18", "lock held", "postgres", (2, 8), table_locked, lambda rng: {"statement": rng.choice(LOCKS)}),
-    Fault("F19", "Redis killed", "redis", (0.5, 5), server_killed, lambda rng: {"server": "redis", "labels": SERVICES[:2]}),
+    Fault("F19", "Redis killed", "redis", (0.5, 7), server_killed, lambda rng: {"server": "redis", "labels": SERVICES[:2]}),
     Fault("F20", "Redis frozen", "redis", (2, 8), server_frozen, lambda rng: {"server": "redis"}),
     Fault("F20", "Redis paused", "redis", (4, 5), redis_paused, lambda rng: {"ms": 4000}),
     Fault("F21", "scripts flushed", "redis", (2, 4), redis_scripts_flushed),

@@ -2,15 +2,16 @@
 import json
 from collections import defaultdict
 
+from . import limits
 from .checker import INVARIANTS
 from .history import FAIL, HTTP, INFO, OK
 
 VIOLATIONS_SHOWN = 10
-MARGIN_S = 1  # a violation belongs to the faults within so much of it
+MARGIN_S = 1  # after a fault; before it, a request that it met may have begun a whole deadline earlier
 
 
 def _concerned(struck, violation):
-    return violation.at is not None and struck.began - MARGIN_S - 15 <= violation.at <= struck.until + MARGIN_S
+    return violation.at is not None and struck.began - limits.DEADLINE_S <= violation.at <= struck.until + MARGIN_S
 
 
 def rows(struck, ops, found):
