@@ -111,3 +111,21 @@ def test_an_event_that_fails_is_tried_again_later_and_then_handled(shop, channel
                                               "in_stock": 10})
     wait_until(lambda: database.hget("products:mended", "in_stock") == "7", "the event applied")
     assert count(channel, QUEUE) == 0
+
+
+def test_a_deleted_queue_is_declared_again(shop, channel):
+    """The message that found it missing is not lost, and does not come again at full speed meanwhile."""
+    channel.queue_delete(QUEUE)
+    publish_event(channel, b"{deleted")
+
+    def is_back():
+        other = channel.connection.channel()  # a missing queue closes the channel that asks
+        try:
+            return other.queue_declare(QUEUE, passive=True).method.message_count == 1
+        finally:
+            if other.is_open:
+                other.close()
+
+    wait_until(is_back, "the letter, in a new queue")
+    assert shop.programs[0].log().count(b"could not be put aside") < 20
+    assert rpc(shop, "purge", "all") == (0, "1 purged\n")

@@ -5,6 +5,8 @@
 
 #include "uuid.h"
 
+#define CALLS_MAX 1000000u
+
 struct calls {
     uint32_t calls_max, count;
     uint32_t buckets_mask;
@@ -21,6 +23,8 @@ struct calls *calls_new(uint32_t calls_max)
 
     if (calls == NULL)
         return NULL;
+    if (calls_max > CALLS_MAX)
+        calls_max = CALLS_MAX;
     while (buckets < 2 * calls_max)
         buckets *= 2;
     calls->calls_max = calls_max;

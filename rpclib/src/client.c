@@ -161,6 +161,8 @@ enum rpc_status rpc_call(struct rpc_client *client, const struct rpc_request *re
 
     if (status != RPC_OK)
         return status;
+    if (request->timeout_ms < 1) /* the broker would close the channel over such an expiration */
+        return RPC_TIMEOUT;
     call = calls_add(client->calls, rpc_loop_now_ms(client->loop) + (uint64_t)request->timeout_ms, done, arg);
     if (call == NULL)
         return RPC_BUSY;

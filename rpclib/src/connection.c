@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "backoff.h"
+#include "fault_text.h"
 #include "rpclib/log.h"
 #include "rpclib/resolve.h"
 #include "stream.h"
@@ -439,19 +440,18 @@ static void connection_on_connecting(int fd, unsigned events, void *arg)
         connection_connect_next(connection);
         return;
     }
-    connection_lost(connection, strerror(error));
+    connection_lost(connection, fault_text(error));
 }
 
-static int connection_socket(const struct rpc_connection *connection, const struct rpc_resolve_address *address)
+/* No TCP_USER_TIMEOUT: heartbeats find a dead peer, and a broker in an alarm, which reads nothing for a while, is alive. */
+static int connection_socket(const struct rpc_resolve_address *address)
 {
-    int one = 1, heartbeats_ms = MQ_HEARTBEATS_MISSED * 1000 * connection->heartbeat_s;
+    int one = 1;
     int fd = socket(address->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
         return -1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    if (heartbeats_ms > 0)
-        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &heartbeats_ms, sizeof(heartbeats_ms));
     return fd;
 }
 
@@ -463,7 +463,7 @@ static void connection_connect_next(struct rpc_connection *connection)
     connection_drop_link(connection);
     while (connection->peer_next < connection->peer.count) {
         const struct rpc_resolve_address *address = &connection->peer.addresses[connection->peer_next++];
-        int fd = connection_socket(connection, address);
+        int fd = connection_socket(address);
 
         if (fd < 0) {
             error = errno;
@@ -480,7 +480,7 @@ static void connection_connect_next(struct rpc_connection *connection)
         error = errno;
         close(fd);
     }
-    connection_lost(connection, strerror(error));
+    connection_lost(connection, fault_text(error));
 }
 
 static void connection_on_resolved(const struct rpc_resolve_answer *answer, void *arg)

@@ -1,6 +1,7 @@
 #include "dead_letters.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "amqp/frame.h"
@@ -82,28 +83,64 @@ static void time_text(char out[TIME_SIZE])
 
 /* --- sending --- */
 
-static void settle(enum rpc_status status, struct taken *taken, bool reject)
+/* One message on its way to a queue of ours. */
+struct burial {
+    struct dead_letters *letters;
+    struct taken *taken;
+    bool reject; /* for good; else it will be tried again */
+    struct burial *next;
+};
+
+static void burial_hand_back(struct burial *burial)
 {
-    if (status == RPC_OK && !reject) {
-        consumer_done(taken);
-    } else if (status == RPC_OK || status == RPC_TOO_LARGE) {
-        /* So that a dead-letter policy of the broker's sees it as well; or alone, when there is no room for our headers. */
-        consumer_reject(taken, false);
-    } else {
-        rpc_log(RPC_LOG_ERROR, "a message could not be put aside; handed back to the broker",
-                RPC_LOG_TEXT("reason", rpc_status_name(status)));
-        consumer_reject(taken, true);
+    consumer_reject(burial->taken, true);
+    free(burial);
+}
+
+static void letters_unpark(void *arg)
+{
+    struct dead_letters *letters = arg;
+
+    while (letters->parked != NULL) {
+        struct burial *burial = letters->parked;
+
+        letters->parked = burial->next;
+        burial_hand_back(burial);
     }
 }
 
-static void on_delayed(enum rpc_status status, void *arg)
+static void burial_park(struct burial *burial, enum rpc_status status)
 {
-    settle(status, arg, false);
+    struct dead_letters *letters = burial->letters;
+
+    rpc_log(RPC_LOG_ERROR, "a message could not be put aside; handed back to the broker",
+            RPC_LOG_TEXT("reason", rpc_status_name(status)));
+    if (status == RPC_UNKNOWN_SERVICE) /* somebody deleted the queue */
+        session_restart(&letters->confirms.session);
+    if (letters->parked == NULL)
+        rpc_loop_timer_start(letters->unpark, DEAD_LETTERS_PARK_MS);
+    burial->next = letters->parked;
+    letters->parked = burial;
 }
 
-static void on_buried(enum rpc_status status, void *arg)
+static void burial_on_confirmed(enum rpc_status status, void *arg)
 {
-    settle(status, arg, true);
+    struct burial *burial = arg;
+
+    if (status == RPC_CANCELLED) {
+        burial_hand_back(burial);
+        return;
+    }
+    if (status != RPC_OK && status != RPC_TOO_LARGE) {
+        burial_park(burial, status);
+        return;
+    }
+    /* Rejected so that a dead-letter policy of the broker's sees it as well; or alone, when our headers found no room. */
+    if (burial->reject || status == RPC_TOO_LARGE)
+        consumer_reject(burial->taken, false);
+    else
+        consumer_done(burial->taken);
+    free(burial);
 }
 
 /* An expiration would let it vanish here, a foreign user_id have it refused. */
@@ -121,13 +158,18 @@ static amqp_basic_properties_t kept_properties(const amqp_basic_properties_t *gi
 static void letter_send(struct dead_letters *letters, const struct letter *letter, const char *queue,
                         const amqp_basic_properties_t *given, struct headers *headers, struct taken *taken)
 {
-    rpc_confirm_fn *on_confirmed = queue == letters->queue ? on_buried : on_delayed;
+    struct burial *burial = malloc(sizeof(*burial));
     size_t cause_size = strlen(letter->cause);
     struct rpc_bytes cause = {letter->cause, cause_size < DEAD_LETTERS_CAUSE_MAX ? cause_size : DEAD_LETTERS_CAUSE_MAX};
     amqp_basic_properties_t properties;
     char now[TIME_SIZE];
     enum rpc_status status;
 
+    if (burial == NULL) {
+        consumer_reject(taken, true);
+        return;
+    }
+    *burial = (struct burial){.letters = letters, .taken = taken, .reject = queue == letters->queue};
     time_text(now);
     headers_add_text(headers, LETTER_CAUSE, cause);
     headers_add_number(headers, LETTER_ATTEMPTS, headers->attempts + 1);
@@ -140,9 +182,9 @@ static void letter_send(struct dead_letters *letters, const struct letter *lette
         &letters->confirms,
         &(struct mq_publish){
             .exchange = rpc_bytes_of(""), .routing_key = rpc_bytes_of(queue), .mandatory = true, .body = letter->body},
-        &properties, on_confirmed, taken);
+        &properties, burial_on_confirmed, burial);
     if (status != RPC_OK)
-        on_confirmed(status, taken);
+        burial_on_confirmed(status, burial);
 }
 
 /* Send it to the queue that `attempts_max` leads to: 0 for the dead letters at once.  Returns the delay. */
@@ -221,7 +263,8 @@ bool dead_letters_init(struct dead_letters *letters, struct rpc_service *service
     int size = snprintf(letters->queue, sizeof(letters->queue), "%s.dead-letters", service->name);
 
     letters->service = service;
-    return size > 0 && (size_t)size < sizeof(letters->queue) &&
+    letters->unpark = rpc_loop_timer_new(service->loop, letters_unpark, letters);
+    return letters->unpark != NULL && size > 0 && (size_t)size < sizeof(letters->queue) &&
            confirms_init(&letters->confirms, connection,
                          &(struct confirms_options){.what = "dead letters",
                                                     .unconfirmed_max = unconfirmed_max,
@@ -234,4 +277,7 @@ bool dead_letters_init(struct dead_letters *letters, struct rpc_service *service
 void dead_letters_clear(struct dead_letters *letters)
 {
     confirms_clear(&letters->confirms);
+    letters_unpark(letters);
+    rpc_loop_timer_free(letters->unpark);
+    letters->unpark = NULL;
 }

@@ -21,6 +21,8 @@
 #define DEAD_LETTERS_HEADERS_MAX 128
 #define DEAD_LETTERS_CAUSE_MAX   512 /* bytes of a cause that are kept */
 
+#define DEAD_LETTERS_PARK_MS 1000 /* a message that cannot be put aside does not come again at full speed */
+
 #define LETTER_CAUSE       "x-airship-cause"
 #define LETTER_ATTEMPTS    "x-airship-attempts"
 #define LETTER_TIME        "x-airship-time"
@@ -32,10 +34,14 @@
 #define RETRY_DELAYS_MS    1000, 5000, 30000, 120000
 #define RETRY_DELAYS_COUNT 4
 
+struct burial;
+
 struct dead_letters {
     struct confirms confirms;
     struct rpc_service *service;
     char queue[256];
+    struct burial *parked; /* failed, and handed back to the broker after DEAD_LETTERS_PARK_MS */
+    struct rpc_loop_timer *unpark;
 };
 
 /* A message that was not handled.  All lent. */

@@ -185,6 +185,20 @@ static void subscription_on_message(const struct mq_delivery *delivery, void *ar
     json_decref(data);
 }
 
+/* One that is ours alone gets a new name each time: after a lost link the broker may still hold the old one. */
+static bool subscription_name_queue(struct subscription *subscription)
+{
+    const char *identifier = subscription->handler->identifier;
+    char random[37];
+
+    if (identifier == NULL) {
+        rpc_uuid4(random);
+        identifier = random;
+    }
+    return wire_event_queue(subscription->consumer.queue, subscription->handler, subscription->service->name,
+                            identifier);
+}
+
 static void subscription_declare(struct mq_channel *channel, void *arg)
 {
     struct subscription *subscription = arg;
@@ -193,6 +207,7 @@ static void subscription_declare(struct mq_channel *channel, void *arg)
     const char *queue = subscription->consumer.queue;
     char exchange[WIRE_NAME_SIZE];
 
+    subscription_name_queue(subscription);
     wire_event_exchange(exchange, handler->source);
     mq_exchange_declare(channel, exchange);
     mq_queue_declare(channel, &(struct mq_queue){.name = queue,
@@ -218,15 +233,9 @@ static const struct consumer_events subscription_events = {
 bool subscription_init(struct subscription *subscription, struct rpc_service *service,
                        struct rpc_connection *connection, const struct rpc_event_handler *handler)
 {
-    const char *identifier = handler->identifier;
-
     subscription->service = service;
     subscription->handler = handler;
-    if (identifier == NULL) {
-        rpc_uuid4(subscription->identifier);
-        identifier = subscription->identifier;
-    }
-    return wire_event_queue(subscription->consumer.queue, handler, service->name, identifier) &&
+    return subscription_name_queue(subscription) &&
            consumer_init(&subscription->consumer, connection, handler->name, service->options.prefetch,
                          &subscription_events, subscription);
 }

@@ -12,7 +12,6 @@ struct subscription {
     struct consumer consumer;
     struct rpc_service *service;
     const struct rpc_event_handler *handler;
-    char identifier[37];
 };
 
 struct rpc_service {

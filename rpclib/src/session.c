@@ -75,15 +75,22 @@ static void session_on_confirm(uint64_t tag, bool multiple, bool ack, void *arg)
         session->events->on_confirm(tag, multiple, ack, session->arg);
 }
 
+void session_restart(struct session *session)
+{
+    if (session->channel == NULL)
+        return;
+    mq_channel_close(session->channel);
+    session_reopen_later(session);
+    session_enter_down(session);
+}
+
 static void session_on_cancelled(void *arg)
 {
     struct session *session = arg;
 
     rpc_log(RPC_LOG_WARNING, "the broker cancelled a consumer: its queue is gone; declaring it again",
             RPC_LOG_TEXT("what", session->what));
-    mq_channel_close(session->channel);
-    session_reopen_later(session);
-    session_enter_down(session);
+    session_restart(session);
 }
 
 static void session_on_closed(uint16_t code, struct rpc_bytes text, void *arg)

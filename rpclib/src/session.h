@@ -45,6 +45,9 @@ bool session_init(struct session *session, struct rpc_connection *connection, co
 /* Closes the channel; no event of it runs after this. */
 void session_clear(struct session *session);
 
+/* Close the channel and open it again after a while, with a new set-up: something that it declared is gone. */
+void session_restart(struct session *session);
+
 /* NULL unless the session is up. */
 struct mq_channel *session_channel(const struct session *session);
 /* Why a publish on a session that is not up, or on a connection that is blocked, is refused; RPC_OK when it is not. */

@@ -11,6 +11,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fault_text.h"
+
 struct stream {
     int fd;
     bool wants_write;
@@ -65,7 +67,7 @@ static ssize_t plain_result(struct stream *stream, ssize_t size, bool writing)
         stream->wants_write = writing;
         return STREAM_AGAIN;
     }
-    snprintf(stream->error, sizeof(stream->error), "%s", size == 0 ? "closed by the peer" : strerror(errno));
+    snprintf(stream->error, sizeof(stream->error), "%s", size == 0 ? "closed by the peer" : fault_text(errno));
     return STREAM_CLOSED;
 }
 
@@ -154,7 +156,7 @@ static void tls_closed_text(struct stream *stream, int code)
         snprintf(stream->error, sizeof(stream->error), "TLS: the certificate is refused: %s",
                  X509_verify_cert_error_string(verified));
     else if (code == SSL_ERROR_SYSCALL)
-        snprintf(stream->error, sizeof(stream->error), "%s", errno == 0 ? "closed by the peer" : strerror(errno));
+        snprintf(stream->error, sizeof(stream->error), "%s", errno == 0 ? "closed by the peer" : fault_text(errno));
     else
         tls_error_text(stream->error, "TLS");
 }

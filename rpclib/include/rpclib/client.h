@@ -20,7 +20,7 @@ struct rpc_client;
 
 struct rpc_client_options {
     const char *name;      /* part of the reply queue's name: "gateway"; copied */
-    uint32_t calls_max;    /* calls in flight; past it RPC_BUSY; 0: 1000 */
+    uint32_t calls_max;    /* calls in flight, at most a million; past it RPC_BUSY; 0: 1000 */
     const char *exchange;  /* NULL: "nameko-rpc" */
     rpc_loop_fn *on_ready; /* the reply queue is there (again): calls will be taken; may be NULL */
     void *arg;
@@ -67,6 +67,7 @@ bool rpc_client_ready(const struct rpc_client *client);
  *   RPC_OFFLINE    not connected; the connection comes back by itself
  *   RPC_BLOCKED    the broker takes no messages for now
  *   RPC_TOO_LARGE  the message is larger than RPC_MESSAGE_SIZE_MAX, a name longer than RPC_NAME_SIZE_MAX
+ *   RPC_TIMEOUT    timeout_ms is less than 1
  *   RPC_NO_MEMORY
  */
 enum rpc_status rpc_call(struct rpc_client *client, const struct rpc_request *request, rpc_reply_fn *done, void *arg,
