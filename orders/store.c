@@ -14,7 +14,9 @@
 struct order_store {
     struct order_store_options options;
     struct work *work;
-    struct text text; /* a line, or a body to hash */
+    struct text text;   /* a line, or a body to hash */
+    EVP_MD *sha256;     /* looked up once: a look-up costs more than a hash */
+    EVP_MD_CTX *digest; /* the hash being made */
     struct order *orders;
     struct order_line *lines;
     struct order_event events[ORDER_STORE_EVENTS_MAX];
@@ -720,17 +722,17 @@ static size_t order_size(const struct order *order)
 }
 
 /* SHA-256 of `a`, a NUL and `b`, in hexadecimal digits. */
-static bool hash_print(char out[ORDER_STORE_HASH_SIZE], struct rpc_bytes a, struct rpc_bytes b)
+static bool hash_print(const struct order_store *store, char out[ORDER_STORE_HASH_SIZE], struct rpc_bytes a,
+                       struct rpc_bytes b)
 {
     static const char digits[] = "0123456789abcdef";
     unsigned char hash[SHA256_SIZE];
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-    bool hashed = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 &&
-                  EVP_DigestUpdate(context, a.data, a.size) == 1 && EVP_DigestUpdate(context, "", 1) == 1 &&
-                  EVP_DigestUpdate(context, b.data, b.size) == 1 && EVP_DigestFinal_ex(context, hash, NULL) == 1;
+    EVP_MD_CTX *digest = store->digest;
+    bool hashed = EVP_DigestInit_ex2(digest, store->sha256, NULL) == 1 &&
+                  EVP_DigestUpdate(digest, a.data, a.size) == 1 && EVP_DigestUpdate(digest, "", 1) == 1 &&
+                  EVP_DigestUpdate(digest, b.data, b.size) == 1 && EVP_DigestFinal_ex(digest, hash, NULL) == 1;
     size_t index;
 
-    EVP_MD_CTX_free(context);
     for (index = 0; hashed && index < SHA256_SIZE; index++) {
         out[2 * index] = digits[hash[index] >> 4];
         out[2 * index + 1] = digits[hash[index] & 15];
@@ -752,7 +754,7 @@ static bool unit_set_key(struct order_store_unit *unit, const struct order_creat
     unit->order->id = 0;
     text_reset(text, PARAMETERS_KEEP_SIZE);
     order_print(text, unit->order);
-    if (text->failed || !hash_print(unit->request_hash, RPC_BYTES(""), text_bytes(text)))
+    if (text->failed || !hash_print(unit->store, unit->request_hash, RPC_BYTES(""), text_bytes(text)))
         return false;
     if (creation->idempotency_key.data != NULL) {
         unit->key = creation->idempotency_key;
@@ -764,7 +766,7 @@ static bool unit_set_key(struct order_store_unit *unit, const struct order_creat
         request_id = (struct rpc_bytes){.data = (const char *)random, .size = sizeof(random)};
     }
     unit->key = (struct rpc_bytes){.data = unit->request_id, .size = REQUEST_ID_SIZE};
-    return hash_print(unit->request_id, request_id, text_bytes(text));
+    return hash_print(unit->store, unit->request_id, request_id, text_bytes(text));
 }
 
 enum order_store_status order_store_create(struct order_store *store, struct order_store_unit *unit,
@@ -903,7 +905,9 @@ struct order_store *order_store_new(const struct order_store_options *options)
                                                   .timeout_ms = options->timeout_ms,
                                                   .on_up = store_on_up,
                                                   .arg = store});
-    if (store->work == NULL || !scratch_reserve(store, 1)) {
+    store->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    store->digest = EVP_MD_CTX_new();
+    if (store->work == NULL || store->sha256 == NULL || store->digest == NULL || !scratch_reserve(store, 1)) {
         order_store_free(store);
         return NULL;
     }
@@ -915,6 +919,8 @@ void order_store_free(struct order_store *store)
     if (store == NULL)
         return;
     work_free(store->work);
+    EVP_MD_CTX_free(store->digest);
+    EVP_MD_free(store->sha256);
     text_clear(&store->text);
     free(store->orders);
     free(store->lines);
