@@ -79,7 +79,7 @@ def server_frozen(stage, server):
         began = time.monotonic()
         yield
         if server == "rabbitmq":
-            stage.system.expect_unready(began + 2 * limits.HEARTBEAT_S, time.monotonic(), *PROGRAMS)
+            stage.system.expect_unready(began + limits.SILENCE_S, time.monotonic(), *PROGRAMS)
 
 
 @contextmanager
@@ -439,7 +439,7 @@ def _any_order(rng):
 CATALOGUE = (
     Fault("F1", "broker killed", "broker", (0.5, 8), broker_killed),
     Fault("F2", "broker frozen, 1 heartbeat", "broker", (5, 6), server_frozen, lambda rng: {"server": "rabbitmq"}),
-    Fault("F2", "broker frozen, 3 heartbeats", "broker", (15, 16), server_frozen, lambda rng: {"server": "rabbitmq"}),
+    Fault("F2", "broker frozen, 3 heartbeats", "broker", (16, 18), server_frozen, lambda rng: {"server": "rabbitmq"}),
     Fault("F3", "memory alarm", "broker", (3, 8), memory_alarm),
     Fault("F4", "disk alarm", "broker", (3, 8), disk_alarm),
     Fault("F6", "queue deleted", "broker", (0, 1), queue_deleted, lambda rng: {"queue": rng.choice(("rpc-products", "rpc-orders"))}),
