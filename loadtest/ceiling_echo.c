@@ -70,7 +70,8 @@ static amqp_connection_state_t codec_new(void)
 static struct peer *peer_open(struct peer *peer)
 {
     struct amqp_connection_info info;
-    char *uri = strdup(getenv("AMQP_URI") != NULL ? getenv("AMQP_URI") : "amqp://guest:guest@localhost:5672");
+    const char *given = getenv("AMQP_URI");
+    char *uri = strdup(given != NULL ? given : "amqp://guest:guest@localhost:5672");
 
     amqp_default_connection_info(&info);
     if (uri == NULL || amqp_parse_url(uri, &info) != AMQP_STATUS_OK)
