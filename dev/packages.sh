@@ -6,7 +6,7 @@
 {
     PACKAGES_BUILD=(make gcc libc6-dev pkg-config meson ninja-build python3
         libevent-dev libhiredis-dev libjansson-dev libpq-dev librabbitmq-dev libssl-dev kore)
-    PACKAGES_RUN=(rabbitmq-server redis-server postgresql-15 sqitch libdbd-pg-perl)
+    PACKAGES_RUN=(rabbitmq-server redis-server postgresql-15 sqitch libdbd-pg-perl curl)
     PACKAGES_DEBUG=(gdbserver)
     PACKAGES_TEST=(libcmocka-dev python3-pytest python3-pika python3-redis python3-psycopg2 python3-requests curl
         gdbserver)
