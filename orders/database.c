@@ -153,6 +153,11 @@ bool database_send(struct database *database, const char *statement, const struc
     return link != NULL && database_link_send(link, statement, parameters, done, arg);
 }
 
+unsigned database_connections(const struct database *database)
+{
+    return database->ready_count;
+}
+
 uint64_t database_down_ms(const struct database *database)
 {
     uint64_t down_ms;

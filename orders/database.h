@@ -38,5 +38,6 @@ bool database_send(struct database *database, const char *statement, const struc
 
 /* How long there has been no connection, in ms; 0: there is one. */
 uint64_t database_down_ms(const struct database *database);
+unsigned database_connections(const struct database *database); /* that are up */
 
 #endif

@@ -937,12 +937,21 @@ uint64_t order_store_down_ms(const struct order_store *store)
     return work_down_ms(store->work);
 }
 
+unsigned order_store_connections(const struct order_store *store)
+{
+    struct work_stats stats;
+
+    work_stats(store->work, &stats);
+    return stats.connections;
+}
+
 void order_store_metrics(const struct order_store *store, struct rpc_metrics *metrics)
 {
     struct work_stats stats;
 
     work_stats(store->work, &stats);
     rpc_metrics_gauge(metrics, "orders_store_up", "Whether PostgreSQL is there", work_is_up(store->work));
+    rpc_metrics_gauge(metrics, "orders_store_connections", "Connections to PostgreSQL that are up", stats.connections);
     rpc_metrics_gauge(metrics, "orders_store_in_flight", "Operations under way", (int64_t)stats.in_flight);
     rpc_metrics_counter(metrics, "orders_store_operations_total", "Operations begun", stats.started);
     rpc_metrics_counter(metrics, "orders_store_statements_total", "Statements sent, each for one operation or many",

@@ -103,7 +103,8 @@ struct order_store *order_store_new(const struct order_store_options *options);
 void order_store_free(struct order_store *store); /* NULL is fine */
 
 bool order_store_is_up(const struct order_store *store);
-uint64_t order_store_down_ms(const struct order_store *store); /* how long it has been away; 0: it is there */
+uint64_t order_store_down_ms(const struct order_store *store);     /* how long it has been away; 0: it is there */
+unsigned order_store_connections(const struct order_store *store); /* that are up now */
 
 void order_store_metrics(const struct order_store *store, struct rpc_metrics *metrics);
 

@@ -463,4 +463,5 @@ void work_stats(const struct work *work, struct work_stats *stats)
 {
     *stats = work->stats;
     stats->in_flight = work->units_count;
+    stats->connections = work->database == NULL ? 0 : database_connections(work->database);
 }

@@ -102,6 +102,7 @@ uint64_t work_down_ms(const struct work *work); /* how long the database has bee
 struct work_stats {
     uint64_t started, statements, repeated, unknown;
     size_t in_flight;
+    unsigned connections; /* that are up */
 };
 void work_stats(const struct work *work, struct work_stats *stats);
 

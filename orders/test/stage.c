@@ -28,7 +28,7 @@ static uint64_t now_us(void)
 
 void stage_open(struct stage *stage, const char *uri, unsigned connections)
 {
-    *stage = (struct stage){.base = event_base_new()};
+    *stage = (struct stage){.base = event_base_new(), .connections = connections};
     stage->loop = rpc_loop_libevent_new(stage->base);
     stage->store = order_store_new(&(struct order_store_options){.loop = stage->loop,
                                                                  .uri = uri,
@@ -73,6 +73,18 @@ static bool is_up(void *arg)
 void stage_wait_up(struct stage *stage)
 {
     stage_wait(stage, is_up, stage->store, "the database is up");
+}
+
+static bool all_are_up(void *arg)
+{
+    struct stage *stage = arg;
+
+    return order_store_connections(stage->store) == stage->connections;
+}
+
+void stage_wait_all_up(struct stage *stage)
+{
+    stage_wait(stage, all_are_up, stage, "all connections are up");
 }
 
 uint64_t stage_deadline(const struct stage *stage, uint64_t ms)

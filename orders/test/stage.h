@@ -13,6 +13,7 @@ struct stage {
     struct event_base *base;
     struct rpc_loop *loop;
     struct order_store *store;
+    unsigned connections;
 };
 
 /* One operation and what came of it. */
@@ -35,6 +36,8 @@ struct act {
 void stage_open(struct stage *stage, const char *uri, unsigned connections);
 void stage_close(struct stage *stage);
 void stage_wait_up(struct stage *stage);
+/* ... by all its connections: what one of them waits for holds up nobody on another. */
+void stage_wait_all_up(struct stage *stage);
 
 /* Run the loop until `condition` holds; fails the program after STAGE_WAIT_MS. */
 void stage_wait(struct stage *stage, bool (*condition)(void *arg), void *arg, const char *what);

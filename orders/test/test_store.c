@@ -638,6 +638,7 @@ static void test_a_lock_holds_up_nobody_else(void **state)
     uint64_t start_ms;
     int index, ended_meanwhile = 0;
 
+    stage_wait_all_up(stage); /* on the only connection that is up, what comes after the update would wait behind it */
     ends(act_create(stage, LINE, NULL, NULL), ORDER_STORE_OK);
     free(postgres_sql(postgres, "BEGIN; SELECT * FROM order_details WHERE id = 1 FOR UPDATE"));
     start_ms = rpc_loop_now_ms(stage->loop);
@@ -660,6 +661,7 @@ static void test_a_key_that_is_held_up_fails_alone(void **state)
     struct act *held, *others[10];
     int index;
 
+    stage_wait_all_up(stage);
     free(postgres_sql(postgres, "BEGIN; INSERT INTO order_idempotency VALUES ('held', '', 1, '{}')"));
     held = act_create(stage, LINE, NULL, "held");
     for (index = 0; index < 10; index++) {
