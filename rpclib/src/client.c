@@ -14,7 +14,6 @@
 #define CALLS_MAX_DEFAULT  1000
 #define REPLY_CONSUMER_TAG "replies"
 #define NUMBER_SIZE        12
-#define DELIVERY_TRANSIENT 1
 
 struct rpc_client {
     struct session session;
@@ -134,7 +133,7 @@ static enum rpc_status client_publish(struct rpc_client *client, const struct rp
                   AMQP_BASIC_EXPIRATION_FLAG,
         .content_type = amqp_cstring_bytes(WIRE_CONTENT_TYPE),
         .content_encoding = amqp_cstring_bytes(WIRE_ENCODING),
-        .delivery_mode = DELIVERY_TRANSIENT,
+        .delivery_mode = WIRE_TRANSIENT,
         .correlation_id = amqp_cstring_bytes(call->correlation_id),
         .reply_to = amqp_cstring_bytes(client->reply_to),
         .expiration = {(size_t)expiration_size, expiration},

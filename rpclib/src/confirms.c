@@ -5,8 +5,7 @@
 #include "amqp/frame.h"
 #include "connection.h"
 #include "uuid.h"
-
-#define DELIVERY_PERSISTENT 2
+#include "wire.h"
 
 struct unconfirmed {
     rpc_confirm_fn *done; /* NULL: confirmed already, and waiting for those before it */
@@ -139,7 +138,7 @@ enum rpc_status confirms_publish(struct confirms *confirms, const struct mq_publ
                                   .position = session_output_appended(&confirms->session)};
     rpc_uuid4(event->message_id);
     properties->message_id = amqp_cstring_bytes(event->message_id);
-    properties->delivery_mode = DELIVERY_PERSISTENT;
+    properties->delivery_mode = WIRE_PERSISTENT;
     properties->_flags |= AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG;
     message.properties = properties;
     status = mq_publish(session_channel(&confirms->session), &message);

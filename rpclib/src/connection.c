@@ -30,7 +30,6 @@
 #define HEARTBEAT_DEFAULT_S     10
 #define INPUT_SIZE              (64u * 1024)
 #define READS_A_TURN_MAX        16 /* then the loop's other descriptors get their turn */
-#define REASON_SIZE             320
 
 enum phase { PHASE_WAITING, PHASE_RESOLVING, PHASE_CONNECTING, PHASE_HANDSHAKE, PHASE_UP, PHASE_CLOSING, PHASE_CLOSED };
 
@@ -68,7 +67,6 @@ struct rpc_connection {
     char input[INPUT_SIZE];
 };
 
-static void connection_attempt(struct rpc_connection *connection);
 static void connection_lost(struct rpc_connection *connection, const char *reason);
 static void connection_connect_next(struct rpc_connection *connection);
 

@@ -121,16 +121,6 @@ struct rpc_context *rpc_event_context(struct rpc_event *event)
 
 /* --- from a delivery to its handler --- */
 
-static struct rpc_bytes keep(char **room, struct rpc_bytes bytes)
-{
-    struct rpc_bytes kept = {*room, bytes.size};
-
-    if (bytes.size > 0)
-        memcpy(*room, bytes.data, bytes.size);
-    *room += bytes.size;
-    return kept;
-}
-
 static struct rpc_event *event_new(struct subscription *subscription, const struct mq_delivery *delivery)
 {
     const struct mq_message *message = &delivery->message;
@@ -147,9 +137,9 @@ static struct rpc_event *event_new(struct subscription *subscription, const stru
     envelope_copy(&event->envelope, event->texts, delivery);
     if (keeps) {
         room = event->texts + envelope_bytes;
-        event->exchange = keep(&room, message->exchange);
-        event->routing_key = keep(&room, message->routing_key);
-        event->body = keep(&room, message->body);
+        event->exchange = envelope_keep(&room, message->exchange);
+        event->routing_key = envelope_keep(&room, message->routing_key);
+        event->body = envelope_keep(&room, message->body);
     }
     consumer_take(&subscription->consumer, &event->taken, delivery);
     return event;

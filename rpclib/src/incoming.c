@@ -12,9 +12,8 @@
 #include "uuid.h"
 #include "wire.h"
 
-#define DELIVERY_TRANSIENT 1
-#define EXC_PATH_SIZE      (RPC_NAME_SIZE_MAX + 128)
-#define EXPIRATION_DIGITS  15
+#define EXC_PATH_SIZE     (RPC_NAME_SIZE_MAX + 128)
+#define EXPIRATION_DIGITS 15
 
 struct rpc_incoming {
     struct taken taken; /* first: the consumer frees it */
@@ -43,26 +42,32 @@ size_t envelope_size(const struct mq_message *message)
            PROPERTY(message, CONTENT_TYPE, content_type).size + 1;
 }
 
-static struct rpc_bytes copy(char **room, struct rpc_bytes bytes, bool ended)
+struct rpc_bytes envelope_keep(char **room, struct rpc_bytes bytes)
 {
-    struct rpc_bytes result = {*room, bytes.size};
+    struct rpc_bytes kept = {*room, bytes.size};
 
     if (bytes.size > 0)
         memcpy(*room, bytes.data, bytes.size);
     *room += bytes.size;
-    if (ended)
-        *(*room)++ = '\0';
-    return result;
+    return kept;
+}
+
+static const char *keep_text(char **room, struct rpc_bytes bytes)
+{
+    const char *text = envelope_keep(room, bytes).data;
+
+    *(*room)++ = '\0';
+    return text;
 }
 
 void envelope_copy(struct envelope *out, char *room, const struct mq_delivery *delivery)
 {
     const struct mq_message *message = &delivery->message;
 
-    out->reply_to = copy(&room, PROPERTY(message, REPLY_TO, reply_to), false);
-    out->raw_properties = copy(&room, message->raw_properties, false);
-    out->correlation_id = copy(&room, PROPERTY(message, CORRELATION_ID, correlation_id), true).data;
-    out->content_type = copy(&room, PROPERTY(message, CONTENT_TYPE, content_type), true).data;
+    out->reply_to = envelope_keep(&room, PROPERTY(message, REPLY_TO, reply_to));
+    out->raw_properties = envelope_keep(&room, message->raw_properties);
+    out->correlation_id = keep_text(&room, PROPERTY(message, CORRELATION_ID, correlation_id));
+    out->content_type = keep_text(&room, PROPERTY(message, CONTENT_TYPE, content_type));
     out->redelivered = delivery->redelivered;
 }
 
@@ -95,7 +100,7 @@ static enum rpc_status incoming_publish(const struct rpc_incoming *request, stru
         .content_type =
             amqp_cstring_bytes(envelope->content_type[0] != '\0' ? envelope->content_type : WIRE_CONTENT_TYPE),
         .content_encoding = amqp_cstring_bytes(WIRE_ENCODING),
-        .delivery_mode = DELIVERY_TRANSIENT,
+        .delivery_mode = WIRE_TRANSIENT,
         .correlation_id = amqp_cstring_bytes(envelope->correlation_id),
     };
 

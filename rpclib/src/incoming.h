@@ -44,6 +44,9 @@ struct envelope {
 size_t envelope_size(const struct mq_message *message);
 void envelope_copy(struct envelope *out, char *room, const struct mq_delivery *delivery);
 
+/* Copy bytes to `*room` and step behind them. */
+struct rpc_bytes envelope_keep(char **room, struct rpc_bytes bytes);
+
 /* The consumer of requests. */
 extern const struct consumer_events incoming_consumer_events;
 

@@ -16,7 +16,11 @@
 #define WIRE_EXCHANGE     "nameko-rpc"
 #define WIRE_CONTENT_TYPE "application/json"
 #define WIRE_ENCODING     "utf-8"
-#define WIRE_REASON_SIZE  512
+/* delivery_mode: a caller who waits has no use for a copy on disk, an event has. */
+#define WIRE_TRANSIENT    1
+#define WIRE_PERSISTENT   2
+
+#define WIRE_REASON_SIZE 512
 
 /* --- bodies; false, with the buffer as it was, when out of memory --- */
 

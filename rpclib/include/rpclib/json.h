@@ -12,7 +12,6 @@
 #include "rpclib/bytes.h"
 
 #define RPC_JSON_DEPTH_MAX   64 /* objects and arrays within one another; a lone [] is 1 deep */
-#define RPC_JSON_MEMBERS_MAX 16 /* members rpc_json_members() can look for */
 #define RPC_JSON_REASON_SIZE 120
 
 /*
