@@ -2,7 +2,6 @@
  * torture: the n-th allocation fails, for each n: rpclib's own, rabbitmq-c's, jansson's and the loop's.  No crash, no leak (the
  * address sanitizer looks), an honest status for each call, and all of it works again by itself: one failure is soon over.
  */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,28 +21,14 @@
 #include "rpclib/log.h"
 #include "rpclib/publisher.h"
 #include "rpclib/service.h"
+#include "torture.h"
 #include "wire.h"
 
-#define ALLOCATIONS_MAX 20000
-#define RUN_MS          15000
-#define STEP_MS         5
-#define TIMEOUT_MS      4000
-#define CALLS           6
+#define RUN_MS     15000
+#define STEP_MS    5
+#define TIMEOUT_MS 4000
+#define CALLS      6
 
-static long countdown; /* allocations until the one that fails */
-static bool fell;      /* it came */
-static bool failed;    /* something did not hold */
-static const char *scenario;
-static long scenario_n;
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *memory, size_t size);
-char *__real_strdup(const char *text);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-char *__wrap_strdup(const char *text);
 void __wrap_rpc_log_write(enum rpc_log_level level, const char *message, const struct rpc_log_field *fields,
                           size_t count);
 
@@ -54,14 +39,6 @@ void __wrap_rpc_log_write(enum rpc_log_level level, const char *message, const s
 static bool spared(size_t size, bool again)
 {
     return size == 131072 || size == sizeof(void *) || (again && size <= 8 * sizeof(void *) && size % 8 == 0);
-}
-
-static bool falls(size_t size, bool again)
-{
-    if (!network_in_rpclib || spared(size, again) || --countdown != 0)
-        return false;
-    fell = true;
-    return true;
 }
 
 /*
@@ -88,26 +65,6 @@ int __wrap_strbuffer_append_byte(void *buffer, char byte)
     return __wrap_strbuffer_append_bytes(buffer, &byte, 1);
 }
 
-void *__wrap_malloc(size_t size)
-{
-    return falls(size, false) ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return falls(count * size, false) ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-    return falls(size, true) ? NULL : __real_realloc(memory, size);
-}
-
-char *__wrap_strdup(const char *text)
-{
-    return falls(strlen(text) + 1, false) ? NULL : __real_strdup(text);
-}
-
 void __wrap_rpc_log_write(enum rpc_log_level level, const char *message, const struct rpc_log_field *fields,
                           size_t count)
 {
@@ -115,18 +72,6 @@ void __wrap_rpc_log_write(enum rpc_log_level level, const char *message, const s
     (void)message;
     (void)fields;
     (void)count;
-}
-
-__attribute__((format(printf, 1, 2))) static void violated(const char *format, ...)
-{
-    va_list arguments;
-
-    printf("%s, allocation %ld: ", scenario, scenario_n);
-    va_start(arguments, format);
-    vprintf(format, arguments);
-    va_end(arguments);
-    putchar('\n');
-    failed = true;
 }
 
 /* ---- All of it, before a broker ---------------------------------------------------------------------------------- */
@@ -240,7 +185,7 @@ static void on_settled(const struct broker_message *message, const char *queue, 
 static void on_violation(const char *what, void *arg)
 {
     (void)arg;
-    violated("against AMQP: %s", what);
+    torture_violated("against AMQP: %s", what);
 }
 
 static void on_close(struct network_link *link)
@@ -389,9 +334,9 @@ static void world_end(void)
     network_in_rpclib = false;
     broker_free(world.broker);
     if (network_next(NULL) != NULL)
-        violated("a socket is left");
+        torture_violated("a socket is left");
     if (fake_loop_handles(world.loop) > 0)
-        violated("handles of the loop are left");
+        torture_violated("handles of the loop are left");
     else
         fake_loop_free(world.loop);
 }
@@ -400,9 +345,9 @@ static void check_ends(void)
 {
     for (unsigned i = 0; i < CALLS; i++) {
         if (world.calls[i].ended != world.calls[i].taken || world.events[i].ended != world.events[i].taken)
-            violated("call or event %u ended %u and %u times", i, world.calls[i].ended, world.events[i].ended);
+            torture_violated("call or event %u ended %u and %u times", i, world.calls[i].ended, world.events[i].ended);
         if (world.executed[i] > 0 && rpc_status_nothing_done(world.calls[i].status))
-            violated("call %u ended with %s and was executed", i, rpc_status_name(world.calls[i].status));
+            torture_violated("call %u ended with %s and was executed", i, rpc_status_name(world.calls[i].status));
     }
 }
 
@@ -439,26 +384,27 @@ static void everything(void)
         world_run(RUN_MS, all_ended);
         world_run(RUN_MS, is_ready); /* one failure is over by now */
         if (!is_ready())
-            violated("not ready: client %d, service %d, publisher %d", rpc_client_ready(world.client),
-                     rpc_service_ready(world.service), rpc_publisher_ready(world.publisher));
+            torture_violated("not ready: client %d, service %d, publisher %d", rpc_client_ready(world.client),
+                             rpc_service_ready(world.service), rpc_publisher_ready(world.publisher));
         call(CALLS - 1, NULL);
         event(CALLS - 1, NULL);
         world_run(RUN_MS, all_ended);
-        if (fell && (world.calls[CALLS - 1].status != RPC_OK || world.events[CALLS - 1].status != RPC_OK))
-            violated("afterwards, a call ends with %s and an event with %s",
-                     rpc_status_name(world.calls[CALLS - 1].status), rpc_status_name(world.events[CALLS - 1].status));
+        if (torture_fell() && (world.calls[CALLS - 1].status != RPC_OK || world.events[CALLS - 1].status != RPC_OK))
+            torture_violated("afterwards, a call ends with %s and an event with %s",
+                             rpc_status_name(world.calls[CALLS - 1].status),
+                             rpc_status_name(world.events[CALLS - 1].status));
         world_run(1000, all_finished);
         if (world.finished < world.accepted)
-            violated("%u events were in the queue, %u were handled", world.accepted, world.finished);
+            torture_violated("%u events were in the queue, %u were handled", world.accepted, world.finished);
         check_ends();
         network_in_rpclib = true;
         rpc_connection_close(world.connection, 1000, on_closed, NULL);
         network_in_rpclib = false;
         world_run(RUN_MS, is_closed);
         if (world.closed != 1)
-            violated("closed %u times", world.closed);
-    } else if (!fell) {
-        violated("cannot start, though no allocation failed");
+            torture_violated("closed %u times", world.closed);
+    } else if (!torture_fell()) {
+        torture_violated("cannot start, though no allocation failed");
     }
     world_end();
 }
@@ -509,28 +455,10 @@ static void pure(void)
     network_in_rpclib = false;
 }
 
-/* Runs it until no allocation is left that could fail. */
-static void torture(const char *name, void (*run)(void))
-{
-    scenario = name;
-    for (scenario_n = 1; scenario_n < ALLOCATIONS_MAX; scenario_n++) {
-        countdown = scenario_n;
-        fell = false;
-        if (getenv("TORTURE_N") != NULL) /* where a run that crashes is */
-            fprintf(stderr, "%s %ld\n", name, scenario_n);
-        run();
-        if (!fell)
-            break;
-    }
-    printf("%s: %ld allocations failed, one after another\n", name, scenario_n - 1);
-    if (scenario_n == ALLOCATIONS_MAX)
-        violated("it never ends");
-}
-
 int main(void)
 {
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    torture("pure", pure);
-    torture("everything", everything);
-    return failed;
+    torture_begin(&(struct torture_options){.when = &network_in_rpclib, .spared = spared});
+    torture("pure", TORTURE_NO_MEMORY, pure);
+    torture("everything", TORTURE_NO_MEMORY, everything);
+    return torture_end();
 }
