@@ -1,6 +1,7 @@
 /*
- * One scanner knows the grammar; jansson only builds.  Whatever rpc_json_load() takes, the scanner has taken before, so
- * that what one program accepts for handing on is what the next one accepts for reading.
+ * One scanner knows the grammar, whether it only checks, looks for members, or builds on its way: what one program
+ * accepts for handing on is what the next one accepts for reading.  jansson keeps the values; of its parser only numbers
+ * have need.
  */
 #include "rpclib/json.h"
 
@@ -37,13 +38,31 @@ struct search {
     const unsigned char *value;
 };
 
+/*
+ * The document that is being built.  A value is put into what holds it as soon as it begins, so there is never more than
+ * the document to let go of.  What memory is lacking for is left out: nobody gets to see it.
+ */
+struct build {
+    json_t *document;                 /* owned */
+    json_t *open[RPC_JSON_DEPTH_MAX]; /* lent from the document; NULL where memory was lacking */
+    struct rpc_bytes key;             /* of the member that comes next, as it is spelled */
+    bool key_escaped;
+    const char *duplicate; /* the first key that its object had already; NULL: none */
+    bool no_memory;
+};
+
 struct scan {
     const unsigned char *at; /* the next byte; after a fault: where it is */
     const unsigned char *end;
     uint64_t objects; /* bit n: what is open at depth n + 1 is an object */
     unsigned depth;
+    bool escaped;          /* the last string has escapes */
     struct search *search; /* NULL: nothing is looked for */
+    struct build *build;   /* NULL: nothing is built */
 };
+
+static void build_scalar(struct scan *scan, const unsigned char *start);
+static void build_open(struct scan *scan);
 
 /* Bytes that may stand in a string as they are and are a character each. */
 static const bool plain[256] = {
@@ -143,6 +162,7 @@ static enum fault scan_escape(struct scan *scan)
 static enum fault scan_string(struct scan *scan)
 {
     scan->at++;
+    scan->escaped = false;
     for (;;) {
         enum fault fault;
         size_t size;
@@ -156,6 +176,7 @@ static enum fault scan_string(struct scan *scan)
             return FAULT_NONE;
         }
         if (*scan->at == '\\') {
+            scan->escaped = true;
             fault = scan_escape(scan);
             if (fault != FAULT_NONE)
                 return fault;
@@ -227,18 +248,29 @@ static enum fault scan_word(struct scan *scan, const char *word)
 /* At the first byte of a value that is no object and no array. */
 static enum fault scan_scalar(struct scan *scan)
 {
-    switch (*scan->at) {
+    const unsigned char *start = scan->at;
+    enum fault fault;
+
+    switch (*start) {
     case '"':
-        return scan_string(scan);
+        fault = scan_string(scan);
+        break;
     case 't':
-        return scan_word(scan, "true");
+        fault = scan_word(scan, "true");
+        break;
     case 'f':
-        return scan_word(scan, "false");
+        fault = scan_word(scan, "false");
+        break;
     case 'n':
-        return scan_word(scan, "null");
+        fault = scan_word(scan, "null");
+        break;
     default:
-        return *scan->at == '-' || is_digit(*scan->at) ? scan_number(scan) : FAULT_CHARACTER;
+        fault = *start == '-' || is_digit(*start) ? scan_number(scan) : FAULT_CHARACTER;
+        break;
     }
+    if (fault == FAULT_NONE && scan->build != NULL)
+        build_scalar(scan, start);
+    return fault;
 }
 
 /* Whether the innermost thing that is open is an object.  Something must be open. */
@@ -260,6 +292,8 @@ static enum fault scan_open(struct scan *scan)
     else
         scan->objects &= ~bit;
     scan->at++;
+    if (scan->build != NULL)
+        build_open(scan);
     return FAULT_NONE;
 }
 
@@ -278,6 +312,10 @@ static enum fault scan_key(struct scan *scan)
         return fault;
     if (scan->search != NULL && scan->depth == 1)
         scan->search->key = (struct rpc_bytes){(const char *)key, (size_t)(scan->at - 1 - key)};
+    if (scan->build != NULL) {
+        scan->build->key = (struct rpc_bytes){(const char *)key, (size_t)(scan->at - 1 - key)};
+        scan->build->key_escaped = scan->escaped;
+    }
     skip_space(scan);
     if (scan->at == scan->end)
         return FAULT_END;
@@ -357,7 +395,8 @@ static enum fault scan_value(struct scan *scan)
     }
 }
 
-static enum fault scan_text(struct scan *scan, struct rpc_bytes text, struct search *search)
+/* `search` and `build` may be NULL. */
+static enum fault scan_text(struct scan *scan, struct rpc_bytes text, struct search *search, struct build *build)
 {
     static const unsigned char nothing[1];
     enum fault fault;
@@ -367,6 +406,7 @@ static enum fault scan_text(struct scan *scan, struct rpc_bytes text, struct sea
     scan->objects = 0;
     scan->depth = 0;
     scan->search = search;
+    scan->build = build;
     skip_space(scan);
     do {
         fault = scan_value(scan);
@@ -383,7 +423,7 @@ bool rpc_json_check(struct rpc_bytes text)
 {
     struct scan scan;
 
-    return scan_text(&scan, text, NULL) == FAULT_NONE;
+    return scan_text(&scan, text, NULL, NULL) == FAULT_NONE;
 }
 
 bool rpc_json_members(struct rpc_bytes text, size_t count, const char *const names[], struct rpc_bytes values[])
@@ -398,7 +438,7 @@ bool rpc_json_members(struct rpc_bytes text, size_t count, const char *const nam
         values[i] = none;
     while (start < text.size && memchr(" \n\r\t", text.data[start], 4) != NULL)
         start++;
-    sound = start < text.size && text.data[start] == '{' && scan_text(&scan, text, &search) == FAULT_NONE;
+    sound = start < text.size && text.data[start] == '{' && scan_text(&scan, text, &search, NULL) == FAULT_NONE;
     for (size_t i = 0; i < count && !sound; i++)
         values[i] = none;
     return sound;
@@ -452,113 +492,200 @@ static void reason_at(char reason[RPC_JSON_REASON_SIZE], const char *what, struc
     snprintf(reason, RPC_JSON_REASON_SIZE, "%s at line %zu column %zu", what, line, column);
 }
 
-/*
- * jansson stops behind the second of two equal keys; people look for where it begins.  In a string a quote stands only
- * behind a backslash, and a string's own first quote never does.
- */
-static size_t key_start(struct rpc_bytes text, size_t behind)
-{
-    if (behind < 2 || behind > text.size)
-        return 0;
-    for (size_t i = behind - 1; i-- > 0;) {
-        if (text.data[i] == '"' && (i == 0 || text.data[i - 1] != '\\'))
-            return i;
-    }
-    return 0;
-}
-
 /* ---- Building ---------------------------------------------------------------------------------------------------- */
 
-#define LOAD_FLAGS (JSON_REJECT_DUPLICATES | JSON_DECODE_ANY)
-
-/* Digits that every int64 has room for, and the shortest literal that a double cannot hold ("2e308"). */
+/* Digits that every int64 has room for. */
 #define INTEGER_DIGITS_SAFE 18
-#define REAL_SIZE_SAFE      4
 
-static bool overflows(const char *literal, size_t size)
+static char *utf8_put(char *out, unsigned code)
+{
+    if (code < 0x80) {
+        *out++ = (char)code;
+    } else if (code < 0x800) {
+        *out++ = (char)(0xC0 | code >> 6);
+        *out++ = (char)(0x80 | (code & 0x3F));
+    } else if (code < 0x10000) {
+        *out++ = (char)(0xE0 | code >> 12);
+        *out++ = (char)(0x80 | (code >> 6 & 0x3F));
+        *out++ = (char)(0x80 | (code & 0x3F));
+    } else {
+        *out++ = (char)(0xF0 | code >> 18);
+        *out++ = (char)(0x80 | (code >> 12 & 0x3F));
+        *out++ = (char)(0x80 | (code >> 6 & 0x3F));
+        *out++ = (char)(0x80 | (code & 0x3F));
+    }
+    return out;
+}
+
+/* The escape at the backslash `*at`, of a string that the scanner took; steps behind it. */
+static unsigned unescape(const unsigned char **at, const unsigned char *end)
+{
+    static const char letters[] = "bfnrt", meant[] = "\b\f\n\r\t";
+    unsigned char kind = (*at)[1];
+    const char *letter = strchr(letters, kind);
+    unsigned unit;
+
+    *at += 2;
+    if (kind != 'u')
+        return letter != NULL ? (unsigned char)meant[letter - letters] : kind;
+    unit = (unsigned)hex_unit(*at, end);
+    *at += 4;
+    if (unit < 0xD800 || unit > 0xDBFF)
+        return unit;
+    unit = 0x10000 + ((unit - 0xD800) << 10) + ((unsigned)hex_unit(*at + 2, end) - 0xDC00);
+    *at += 6;
+    return unit;
+}
+
+/* What a string that has escapes spells; never longer than itself.  The caller's to free; {NULL, 0}: no memory. */
+static struct rpc_bytes text_unescape(struct rpc_bytes spelled)
+{
+    const unsigned char *at = (const unsigned char *)spelled.data, *end = at + spelled.size;
+    char *text = malloc(spelled.size), *out = text;
+
+    if (text == NULL)
+        return (struct rpc_bytes){.data = NULL, .size = 0};
+    while (at < end) {
+        if (*at == '\\')
+            out = utf8_put(out, unescape(&at, end));
+        else
+            *out++ = (char)*at++;
+    }
+    return (struct rpc_bytes){.data = text, .size = (size_t)(out - text)};
+}
+
+/* What stands between a string's quotes.  NULL when out of memory, as with all that makes a value. */
+static json_t *string_new(struct rpc_bytes spelled, bool escaped)
+{
+    struct rpc_bytes text;
+    json_t *value;
+
+    if (!escaped)
+        return json_stringn_nocheck(spelled.data, spelled.size);
+    text = text_unescape(spelled);
+    value = text.data == NULL ? NULL : json_stringn_nocheck(text.data, text.size);
+    free((char *)text.data);
+    return value;
+}
+
+/* jansson reads it: it knows the locale's decimal point and the limits.  *too_large tells of a number beyond these. */
+static json_t *number_read(const char *literal, size_t size, bool *too_large)
 {
     json_error_t error = {0}; /* jansson leaves its code unset in places */
-    json_t *number = json_loadb(literal, size, LOAD_FLAGS, &error);
+    json_t *number = json_loadb(literal, size, JSON_DECODE_ANY, &error);
 
-    if (number == NULL)
-        return json_error_code(&error) == json_error_numeric_overflow;
-    json_decref(number);
-    return false;
+    *too_large = number == NULL && json_error_code(&error) == json_error_numeric_overflow;
+    return number;
 }
 
-/*
- * Write a number at `out` so that jansson takes it, asking jansson itself what it takes: it knows the locale's decimal
- * point and the limits.  At most two bytes longer than `literal`, and only where that has more than
- * INTEGER_DIGITS_SAFE bytes.  Returns its size.
- */
-static size_t number_tame(char *out, struct rpc_bytes literal)
+/* An integer that no int64 can hold, as a real. */
+static json_t *integer_as_real(struct rpc_bytes literal, bool *too_large)
 {
-    bool integer = memchr(literal.data, '.', literal.size) == NULL && memchr(literal.data, 'e', literal.size) == NULL &&
-                   memchr(literal.data, 'E', literal.size) == NULL;
-    size_t size = literal.size;
+    char *real = malloc(literal.size + 2);
+    json_t *number = NULL;
 
-    memcpy(out, literal.data, size);
-    if (size <= (integer ? INTEGER_DIGITS_SAFE : REAL_SIZE_SAFE) || !overflows(out, size))
-        return size;
-    if (integer) {
-        memcpy(out + size, "e0", 2); /* the same number as a real */
-        size += 2;
-    }
-    if (!integer || overflows(out, size)) {
-        size = 0;
-        if (literal.data[0] == '-')
-            out[size++] = '-';
-        memcpy(out + size, "1e308", 5);
-        size += 5;
-    }
-    return size;
+    *too_large = false;
+    if (real == NULL)
+        return NULL;
+    memcpy(real, literal.data, literal.size);
+    memcpy(real + literal.size, "e0", 2);
+    number = number_read(real, literal.size + 2, too_large);
+    free(real);
+    return number;
 }
 
-/* A sound text with the numbers that jansson cannot hold made smaller.  The caller's to free; {NULL, 0}: no memory. */
-static struct rpc_bytes numbers_tame(struct rpc_bytes text)
+static json_t *number_new(struct rpc_bytes literal)
 {
-    struct scan scan = {.at = (const unsigned char *)text.data, .end = (const unsigned char *)text.data + text.size};
-    char *copy = malloc(text.size + 2 * (text.size / INTEGER_DIGITS_SAFE) + 1);
-    size_t size = 0;
+    bool negative = literal.data[0] == '-', integer = true, too_large = false;
+    json_int_t value = 0;
+    json_t *number;
 
-    if (copy == NULL)
-        return (struct rpc_bytes){.data = NULL, .size = 0};
-    while (scan.at < scan.end) {
-        const unsigned char *start = scan.at;
-        bool number = *start == '-' || is_digit(*start);
-
-        if (number)
-            scan_number(&scan);
-        else if (*start == '"')
-            scan_string(&scan);
-        else
-            scan.at++;
-        if (number) {
-            size += number_tame(copy + size, (struct rpc_bytes){(const char *)start, (size_t)(scan.at - start)});
-        } else {
-            memcpy(copy + size, start, (size_t)(scan.at - start));
-            size += (size_t)(scan.at - start);
-        }
+    for (size_t i = negative; i < literal.size && integer; i++) {
+        integer = is_digit((unsigned char)literal.data[i]);
+        if (integer && i < INTEGER_DIGITS_SAFE)
+            value = value * 10 + (literal.data[i] - '0');
     }
-    return (struct rpc_bytes){.data = copy, .size = size};
+    if (integer && literal.size <= INTEGER_DIGITS_SAFE)
+        return json_integer(negative ? -value : value);
+    number = number_read(literal.data, literal.size, &too_large);
+    if (too_large && integer)
+        number = integer_as_real(literal, &too_large);
+    return too_large ? json_real(negative ? -1e308 : 1e308) : number;
+}
+
+static void build_member(struct build *build, json_t *object, json_t *value)
+{
+    struct rpc_bytes key = build->key_escaped ? text_unescape(build->key) : build->key;
+    size_t count = json_object_size(object);
+
+    if (key.data == NULL) {
+        json_decref(value);
+        build->no_memory = true;
+        return;
+    }
+    if (json_object_setn_new_nocheck(object, key.data, key.size, value) != 0)
+        build->no_memory = true;
+    else if (json_object_size(object) == count && build->duplicate == NULL)
+        build->duplicate = build->key.data - 1; /* its quote */
+    if (build->key_escaped)
+        free((char *)key.data);
+}
+
+/* Put a new value, NULL when there was no memory for it, into what is open at `depth`.  Returns it, or NULL. */
+static json_t *build_put(struct build *build, unsigned depth, json_t *value)
+{
+    json_t *parent = depth > 0 ? build->open[depth - 1] : NULL;
+
+    if (value == NULL || (depth > 0 && parent == NULL))
+        build->no_memory = true;
+    if (build->no_memory) {
+        json_decref(value);
+        return NULL;
+    }
+    if (depth == 0)
+        build->document = value;
+    else if (json_is_object(parent))
+        build_member(build, parent, value);
+    else if (json_array_append_new(parent, value) != 0)
+        build->no_memory = true;
+    return build->no_memory ? NULL : value;
+}
+
+/* Behind a value that is no object and no array, and began at `start`. */
+static void build_scalar(struct scan *scan, const unsigned char *start)
+{
+    struct rpc_bytes spelled = {(const char *)start, (size_t)(scan->at - start)};
+    json_t *value;
+
+    switch (*start) {
+    case '"':
+        value = string_new((struct rpc_bytes){spelled.data + 1, spelled.size - 2}, scan->escaped);
+        break;
+    case 't':
+        value = json_true();
+        break;
+    case 'f':
+        value = json_false();
+        break;
+    case 'n':
+        value = json_null();
+        break;
+    default:
+        value = number_new(spelled);
+        break;
+    }
+    (void)build_put(scan->build, scan->depth, value);
+}
+
+/* Behind '{' or '['. */
+static void build_open(struct scan *scan)
+{
+    json_t *value = in_object(scan) ? json_object() : json_array();
+
+    scan->build->open[scan->depth - 1] = build_put(scan->build, scan->depth - 1, value);
 }
 
 #define NO_MEMORY "out of memory"
-
-/*
- * jansson's own texts quote the document; ours must not.  Of what the scanner took, jansson refuses nothing but duplicate
- * keys, unless memory ran out, for which it has a code in some places only.
- */
-static void reason_of_jansson(char reason[RPC_JSON_REASON_SIZE], const json_error_t *error, struct rpc_bytes text,
-                              bool tamed)
-{
-    if (json_error_code(error) != json_error_duplicate_key)
-        snprintf(reason, RPC_JSON_REASON_SIZE, NO_MEMORY);
-    else if (tamed) /* positions are the copy's */
-        snprintf(reason, RPC_JSON_REASON_SIZE, "duplicate key");
-    else
-        reason_at(reason, "duplicate key", text, key_start(text, error->position < 0 ? 0 : (size_t)error->position));
-}
 
 bool rpc_json_no_memory(const char *reason)
 {
@@ -567,28 +694,23 @@ bool rpc_json_no_memory(const char *reason)
 
 json_t *rpc_json_load(struct rpc_bytes text, char reason[RPC_JSON_REASON_SIZE])
 {
-    struct rpc_bytes tame = {.data = NULL, .size = 0};
+    struct build build; /* `open` is written before it is read */
     struct scan scan;
-    enum fault fault = scan_text(&scan, text, NULL);
-    json_error_t error = {0}; /* jansson leaves its code unset in places */
-    json_t *document;
+    enum fault fault;
 
+    build.document = NULL;
+    build.duplicate = NULL;
+    build.no_memory = false;
+    fault = scan_text(&scan, text, NULL, &build);
     reason[0] = '\0';
-    if (fault != FAULT_NONE) {
+    if (fault != FAULT_NONE)
         reason_at(reason, fault_text(fault), text, text.size == 0 ? 0 : (size_t)((const char *)scan.at - text.data));
-        return NULL;
-    }
-    document = json_loadb(text.data, text.size, LOAD_FLAGS, &error);
-    if (document == NULL && json_error_code(&error) == json_error_numeric_overflow) {
-        tame = numbers_tame(text);
-        if (tame.data == NULL) {
-            snprintf(reason, RPC_JSON_REASON_SIZE, NO_MEMORY);
-            return NULL;
-        }
-        document = json_loadb(tame.data, tame.size, LOAD_FLAGS, &error);
-    }
-    if (document == NULL)
-        reason_of_jansson(reason, &error, text, tame.data != NULL);
-    free((char *)tame.data);
-    return document;
+    else if (build.no_memory)
+        snprintf(reason, RPC_JSON_REASON_SIZE, NO_MEMORY);
+    else if (build.duplicate != NULL)
+        reason_at(reason, "duplicate key", text, (size_t)(build.duplicate - text.data));
+    else
+        return build.document;
+    json_decref(build.document);
+    return NULL;
 }

@@ -203,7 +203,57 @@ static void test_duplicate_keys(void **state)
     duplicate_is("{\"a\":1, \"\\u0061\" :2}", "duplicate key at line 1 column 9");
     duplicate_is("[{\"x\\\"\\\\\":1,\n \"b\":2,\"x\\\"\\\\\":3}]", "duplicate key at line 2 column 8");
     duplicate_is("{\"\":1,\"\":2}", "duplicate key at line 1 column 7");
-    duplicate_is("{\"n\":1e999,\"a\":1,\"a\":2}", "duplicate key");
+    duplicate_is("{\"n\":1e999,\"a\":1,\"a\":2}", "duplicate key at line 1 column 18");
+}
+
+static void string_is(const char *text, const char *expected)
+{
+    struct rpc_bytes bytes = exact(text, strlen(text));
+    char reason[RPC_JSON_REASON_SIZE];
+    json_t *document = rpc_json_load(bytes, reason);
+
+    assert_true(json_is_string(document));
+    assert_string_equal(json_string_value(document), expected);
+    assert_int_equal(json_string_length(document), strlen(expected));
+    json_decref(document);
+    free((char *)bytes.data);
+}
+
+static void test_strings(void **state)
+{
+    (void)state;
+    string_is("\"\"", "");
+    string_is("\"a\\u0041\"", "aA");
+    string_is("\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\\/\b\f\n\r\t");
+    string_is("\"\\u007f\\u0080\\u07FF\\u0800\\uFFFF\"", "\x7F\xC2\x80\xDF\xBF\xE0\xA0\x80\xEF\xBF\xBF");
+    string_is("\"\\uD800\\uDC00\\uDBFF\\uDFFFx\"", "\xF0\x90\x80\x80\xF4\x8F\xBF\xBFx");
+    string_is("\"\xE2\x82\xAC\\u20AC\"", "\xE2\x82\xAC\xE2\x82\xAC");
+}
+
+static void integer_is(const char *text, json_int_t expected)
+{
+    struct rpc_bytes bytes = exact(text, strlen(text));
+    char reason[RPC_JSON_REASON_SIZE];
+    json_t *document = rpc_json_load(bytes, reason);
+
+    assert_true(json_is_integer(document));
+    assert_true(json_integer_value(document) == expected);
+    json_decref(document);
+    free((char *)bytes.data);
+}
+
+static void test_integers(void **state)
+{
+    (void)state;
+    integer_is("0", 0);
+    integer_is("-0", 0);
+    integer_is("-7", -7);
+    integer_is("99999999999999999", 99999999999999999);
+    integer_is("-99999999999999999", -99999999999999999);
+    integer_is("999999999999999999", 999999999999999999);
+    integer_is("-999999999999999999", -999999999999999999);
+    integer_is("9223372036854775807", INT64_MAX);
+    integer_is("-9223372036854775808", INT64_MIN);
 }
 
 static void real_is(const char *text, double expected)
@@ -456,6 +506,8 @@ static void agrees(struct rpc_bytes text, unsigned taken[2])
                json_error_code(&error) != json_error_numeric_overflow) { /* there it stops, undecided */
         if (sound != (plain != NULL))
             fail_msg("check says %d, jansson says \"%s\": %.*s", sound, error.text, (int)text.size, text.data);
+        if (document != NULL && !json_equal(document, plain))
+            fail_msg("jansson reads other values: %.*s", (int)text.size, text.data);
     }
     taken[sound]++;
     json_decref(document);
@@ -486,6 +538,8 @@ int main(void)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_depth),
         cmocka_unit_test(test_duplicate_keys),
+        cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_integers),
         cmocka_unit_test(test_numbers_too_large),
         cmocka_unit_test(test_integer_of_a_thousand_digits),
         cmocka_unit_test(test_members),
