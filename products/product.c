@@ -137,15 +137,16 @@ static const char *field_fault(struct product *product, enum product_field field
     return NULL;
 }
 
-/* *messages is NULL until the first fault, and again when memory runs out. */
-static void note_fault(json_t **messages, const char *field, const char *fault)
+/* *messages is NULL until the first fault, and again when memory runs out: then this is false. */
+static bool note_fault(json_t **messages, const char *field, const char *fault)
 {
     if (*messages == NULL)
         *messages = json_object();
-    if (json_object_set_new(*messages, field, json_pack("[s]", fault)) != 0) {
-        json_decref(*messages);
-        *messages = NULL;
-    }
+    if (json_object_set_new(*messages, field, json_pack("[s]", fault)) == 0)
+        return true;
+    json_decref(*messages);
+    *messages = NULL;
+    return false;
 }
 
 bool product_from_json(struct product *out, const json_t *json, json_t **messages)
@@ -155,17 +156,18 @@ bool product_from_json(struct product *out, const json_t *json, json_t **message
 
     *messages = NULL;
     if (!json_is_object(json)) {
-        note_fault(messages, "_schema", NO_OBJECT);
+        (void)note_fault(messages, "_schema", NO_OBJECT);
         return false;
     }
     for (int field = 0; field < PRODUCT_FIELDS; field++) {
         const char *name = product_field_names[field];
         const char *fault = field_fault(&product, (enum product_field)field, json_object_get(json, name));
 
-        if (fault != NULL) {
-            note_fault(messages, name, fault);
-            sound = false;
-        }
+        if (fault == NULL)
+            continue;
+        if (!note_fault(messages, name, fault))
+            return false; /* some of them would pass for all of them */
+        sound = false;
     }
     if (sound)
         *out = product;

@@ -240,6 +240,7 @@ void torture_begin(const struct torture_options *given)
 
     setvbuf(stdout, NULL, _IOLBF, 0);
     options = *given;
+    code_count = 0;
     thread = pthread_self();
     tells = getenv("TORTURE_N") != NULL;
     dl_iterate_phdr(on_object, NULL);

@@ -26,7 +26,7 @@ struct torture_options {
     bool (*spared)(size_t size, bool realloc); /* an allocation that must not fail; NULL: there is none */
 };
 
-/* Before the first scenario, on its thread. */
+/* Before the first scenario, on its thread; and again where others are to count. */
 void torture_begin(const struct torture_options *options);
 
 /* Run it for each n.  TORTURE_N in the environment says which n it is at, for runs that crash. */
