@@ -8,6 +8,8 @@
  * line, and its latency counts from the moment at which it was due: a server that stalls is charged for all who came
  * meanwhile, not for those alone that were being served.
  *
+ * An answer that the plan calls a refusal is neither right nor wrong: it is counted, and timed from when its request was sent.
+ *
  * PLAN is described in load_plan.h.  The ids of orders that were made go to IDS, a line each.  At the end, what is under way is
  * waited for.  Prints one line of JSON; exit code 0 also when answers were wrong: the line says so.
  */
@@ -41,7 +43,7 @@ struct connection {
     int fd;
     const struct plan_kind *kind; /* of the request under way; NULL: idle */
     uint64_t number;
-    uint64_t due_ns;
+    uint64_t due_ns, sent_ns;
     size_t input_size;
     char *input; /* INPUT_SIZE and a NUL */
     struct connection *next_idle;
@@ -60,7 +62,7 @@ struct load {
     char *request; /* being printed */
     FILE *ids;
 
-    struct latencies latencies;
+    struct latencies latencies, refusals;
     uint64_t sent, answered, wrong, failed, unsent, backlog_max;
     uint64_t answered_in_time; /* before the end: for the rate */
 };
@@ -121,6 +123,7 @@ static void connection_send(struct load *load, struct connection *connection, ui
 
     connection->kind = plan_draw(&load->plan, random_kind, next_random(load), &connection->number);
     connection->due_ns = due_ns;
+    connection->sent_ns = latency_now_ns();
     size = (ssize_t)plan_request_print(&load->plan, connection->kind, connection->number, load->request);
     load->sent++;
     /* A request is small and its connection has nothing else under way: it fits the socket's buffer. */
@@ -165,11 +168,28 @@ static void answer_is_wrong(struct load *load, const struct connection *connecti
                 (int)(connection->input_size < 2000 ? connection->input_size : 2000), connection->input);
 }
 
+/* It must say when to come again, or it is no refusal. */
+static bool answer_refuses(const struct load *load, const struct connection *connection, const char *body)
+{
+    const char *line;
+
+    if (load->plan.refused == 0 || answer_status(connection) != load->plan.refused)
+        return false;
+    line = strcasestr(connection->input, "\r\nretry-after:");
+    return line != NULL && line < body;
+}
+
 static void answer_take(struct load *load, struct connection *connection, const char *body, size_t size)
 {
     uint64_t now_ns = latency_now_ns(), new_id = 0;
     bool is_last = body + size == connection->input + connection->input_size; /* nothing that nobody asked for */
 
+    if (is_last && answer_refuses(load, connection, body)) {
+        latencies_add(&load->refusals, now_ns - connection->sent_ns);
+        load->answered++;
+        connection->input_size = 0;
+        return;
+    }
     if (!is_last || answer_status(connection) != connection->kind->status ||
         !plan_answer_matches(&load->plan, connection->kind, connection->number, body, size, &new_id))
         answer_is_wrong(load, connection);
@@ -299,7 +319,9 @@ static void print_result(const struct load *load)
            (unsigned long long)load->failed, (unsigned long long)(load->sent - load->answered - load->failed),
            (unsigned long long)load->unsent, (unsigned long long)load->backlog_max);
     latencies_print_percentiles(&load->latencies);
-    puts("}");
+    printf(", \"refused\": %llu, \"refused_p99_us\": %.1f, \"refused_max_us\": %.1f}\n",
+           (unsigned long long)load->refusals.count, (double)latencies_percentile_ns(&load->refusals, 0.99) / 1e3,
+           (double)load->refusals.max_ns / 1e3);
 }
 
 static void open_connections(struct load *load)

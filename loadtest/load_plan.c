@@ -74,6 +74,8 @@ static void plan_read_line(struct plan *plan, const char *path, const char *word
         plan->products = strtoull(value, NULL, 10);
     } else if (strcmp(word, "orders") == 0) {
         plan->orders = strtoull(value, NULL, 10);
+    } else if (strcmp(word, "refused") == 0) {
+        plan->refused = (int)strtol(value, NULL, 10);
     } else if (strcmp(word, "kind") == 0) {
         if (plan->kinds_count == PLAN_KINDS_MAX)
             refuse(path, "too many kinds");

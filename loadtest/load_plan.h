@@ -5,6 +5,7 @@
  *
  *     products 1000                  numbers to draw from: 1 to 1,000
  *     orders 1000
+ *     refused 503                    this status, with Retry-After, is a refusal: counted by itself (left out: none is)
  *     kind get_product               begins one kind of request; the lines below belong to it
  *     weight 60                      its share of all requests
  *     numbers products               what it draws its number from
@@ -51,6 +52,7 @@ struct plan_kind {
 
 struct plan {
     uint64_t products, orders;
+    int refused; /* the status of a refusal; 0: none is one */
     size_t kinds_count;
     unsigned weights; /* the sum */
     struct plan_kind kinds[PLAN_KINDS_MAX];

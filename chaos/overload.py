@@ -1,0 +1,235 @@
+#!/usr/bin/python3
+"""make overload: what the shop does with twice the load that it can sustain.
+
+For each kind of load it measures the peak (a closed loop, before and after), then offers twice that at a constant rate,
+whatever the shop does, on as many connections as a gateway takes.  What is accepted must keep at least 80 % of the peak and be
+answered before the deadline; what is refused must be refused at once, by 503 with Retry-After; memory must not grow; and
+each order that was acknowledged must be there, once, and have lowered the stock once.
+
+"slow orders" and "slow products" have a store that takes its time (PostgreSQL sleeps in each order; Redis is far away), so that what is
+sustainable is little, and the same on every machine: there a line of waiting requests would outlive the deadline.
+
+Ends with a table and "N passed, N failed".
+"""
+import argparse
+import os
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "loadtest"), str(HERE)]
+sys.dont_write_bytecode = True
+
+from measure import data, invariants, load, processes  # noqa: E402
+from measure.servers import CHECKOUT, Servers, Shop  # noqa: E402
+from measure.terminal import say, table  # noqa: E402
+
+PRODUCTS, ORDERS = 1000, 2000
+DEADLINE_MS = 5000  # RPC_TIMEOUT_MS of the gateway
+FACTOR = 2  # of the peak is offered
+PEAK_CONNECTIONS = 64
+CONNECTIONS = 1020  # what a gateway takes (CONNECTIONS_MAX), less those that a probe needs; more than its REQUESTS_MAX
+GOODPUT_SHARE = 0.8  # of the peak
+REFUSED_MS = 500  # "at once", on a machine on which everything waits for a processor
+GROWTH_MIB = 16  # more than a program may weigh after it all than before; during it, twice that
+WARM_UP_S = 1
+SAMPLE_S = 0.1
+STORE_MS = 20  # what a slow store takes for an order
+
+
+class Workload(load.Workload):
+    """Refusals are expected."""
+
+    def plan(self, name):
+        path = super().plan(name)
+        path.write_text("refused 503\n" + path.read_text())
+        return path
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    load: str
+    slow: bool = False
+    settings: tuple = ()
+
+
+CASES = (
+    Case("GET product", "get_product"),
+    Case("POST order", "post_order"),
+    Case("mixed", "mixed"),
+    Case("POST order, slow PostgreSQL", "post_order", slow=True),
+    Case("mixed, slow PostgreSQL", "mixed", slow=True),
+)
+
+
+class Memory:
+    """The most that each program held while the context lasted, sampled."""
+
+    def __init__(self, shop):
+        self.shop = shop
+        self.most = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        while not self._over.wait(SAMPLE_S):
+            for name, mib in self.shop.resident_mib().items():
+                self.most[name] = max(self.most.get(name, 0), mib)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()
+
+
+def slow_down(room, is_slow):
+    """Each order takes PostgreSQL STORE_MS longer; no processor is used for it."""
+    room.query("DROP TRIGGER IF EXISTS slow ON orders")
+    if is_slow:
+        room.query(
+            "CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN PERFORM pg_sleep({STORE_MS / 1000}); RETURN NEW; END $$"
+        )
+        room.query("CREATE TRIGGER slow BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION slow()")
+
+
+@dataclass
+class Measured:
+    case: Case
+    peaks: list
+    result: dict
+    before: dict
+    during: dict
+    after: dict
+
+    @property
+    def peak(self):
+        return sum(self.peaks) / len(self.peaks)
+
+    @property
+    def goodput(self):
+        return self.result["good_rate"]
+
+    def failures(self):
+        """What of the promise was not kept."""
+        result = self.result
+        if self.goodput < GOODPUT_SHARE * self.peak:
+            yield f"goodput is {self.goodput:.0f}/s, {self.goodput / self.peak:.0%} of the peak"
+        if result["p99_us"] > DEADLINE_MS * 1000:
+            yield f"p99 of what was accepted is {result['p99_us'] / 1e6:.1f} s"
+        if result["refused"] and result["refused_p99_us"] > REFUSED_MS * 1000:
+            yield f"refused after {result['refused_p99_us'] / 1e6:.2f} s (p99)"
+        for name in ("wrong", "failed", "unanswered"):
+            if result[name]:
+                yield f"{result[name]} {name}: {result['complaints'][:300]}"
+        for name, mib in self.before.items():
+            if self.during[name] > mib + 2 * GROWTH_MIB or self.after[name] > mib + GROWTH_MIB:
+                yield f"{name} grew from {mib:.0f} to {self.during[name]:.0f} MiB, {self.after[name]:.0f} afterwards"
+
+    def row(self):
+        result = self.result
+        memory = ", ".join(f"{self.before[n]:.0f} {self.during[n]:.0f} {self.after[n]:.0f}" for n in Shop.NAMES)
+        return [
+            self.case.name,
+            f"{self.peak:.0f}/s",
+            f"{result['offered']:.0f}/s",
+            f"{self.goodput:.0f}/s ({self.goodput / self.peak:.0%})",
+            f"{result['p50_us'] / 1000:.0f} ms",
+            f"{result['p99_us'] / 1000:.0f} ms",
+            f"{result['refused']:.0f}",
+            f"{result['refused_p99_us'] / 1000:.0f} ms",
+            f"{result['wrong']:.0f}",
+            memory,
+        ]
+
+
+HEADINGS = ["load", "peak", "offered", "goodput", "p50 of 200s", "p99", "refused", "p99 of refusals", "other answers",
+            "MiB before, during, after: products, orders, gateway"]  # fmt: skip
+
+
+class Overload:
+    def __init__(self, servers, build_dir, directory, seconds):
+        self.shop = Shop(servers.make_rooms(["shop"])[0], build_dir, settings={"RPC_TIMEOUT_MS": str(DEADLINE_MS)})
+        self.generator = load.Generator(build_dir, directory)
+        self.directory, self.seconds = directory, seconds
+
+    def _peak(self, workload, case):
+        """In a closed loop.  What a machine can do varies: it is measured before and after."""
+        self.generator.closed_exact(workload, case.load, PEAK_CONNECTIONS, WARM_UP_S)
+        result = self.generator.closed_exact(workload, case.load, PEAK_CONNECTIONS, self.seconds / 2)
+        say(f"{case.name}: the peak is {result['rate']:.0f}/s")
+        if load.faults(result) or result["refused"]:
+            raise RuntimeError(f"{case.name}, while the peak was measured: {load.faults(result)}, {result['refused']} refused")
+        return result["rate"]
+
+    def _wait_idle(self, workload):
+        invariants.check(self.shop, workload.ledger)
+
+    def run(self, case):
+        data.fill(self.shop.room, PRODUCTS, ORDERS)
+        workload = Workload(self.shop, load.Ledger(PRODUCTS, ORDERS), self.directory)
+        slow_down(self.shop.room, case.slow)
+        try:
+            peaks = [self._peak(workload, case)]
+            self._wait_idle(workload)
+            before = self.shop.resident_mib()
+            with Memory(self.shop) as memory:
+                result = self.generator.constant(workload, case.load, CONNECTIONS, self.seconds, FACTOR * peaks[0])
+            # The rate counts refusals and wrong answers too.
+            result["good_rate"] = (result["answered"] - result["refused"] - result["wrong"]) / self.seconds
+            say(f"{case.name}: {result['offered']:.0f}/s offered, {result['good_rate']:.0f}/s done")
+            self._wait_idle(workload)
+            after = self.shop.resident_mib()
+            peaks.append(self._peak(workload, case))
+            self._wait_idle(workload)
+        finally:
+            slow_down(self.shop.room, False)
+        return Measured(case, peaks, result, before, memory.most, after)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20, help="how long twice the peak is offered (20)")
+    parser.add_argument("--quick", action="store_true", help="slow stores alone, whose peak no machine changes")
+    parser.add_argument("--case", action="append", help="only this one (several: again)")
+    options = parser.parse_args()
+    build_dir = (CHECKOUT / (os.environ.get("BUILD_DIR") or "build")).resolve()
+    cases = [case for case in CASES if case.slow or not options.quick]
+    if options.case:
+        cases = [case for case in cases if case.name in options.case]
+    measured, failed = [], 0
+    with tempfile.TemporaryDirectory(prefix="airship-overload-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)  # PostgreSQL may run as another user
+        servers = Servers(directory / "servers")
+        overload = None
+        try:
+            servers.start()
+            overload = Overload(servers, build_dir, directory, options.seconds)
+            overload.shop.start(directory)
+            for case in cases:
+                measured.append(overload.run(case))
+        finally:
+            if overload is not None:
+                overload.shop.stop()
+            servers.stop()
+    print("\n" + table([one.row() for one in measured], HEADINGS) + "\n")
+    for one in measured:
+        for failure in one.failures():
+            print(f"{one.case.name}: {failure}")
+            failed += 1
+    passed = sum(not list(one.failures()) for one in measured)
+    print(f"{passed} passed, {len(measured) - passed} failed")
+    return 1 if failed or not measured else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
