@@ -11,6 +11,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "test")]
 SANITIZED_TIME_SCALE = "2"  # sanitizers make everything about so much slower
+SANITIZERS = {  # a report ends the program; a small quarantine, so that memory that grows is seen
+    "ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:quarantine_size_mb=16",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+}
 
 
 def arguments():
@@ -118,6 +122,8 @@ def main():
     sanitized = sanitized_build()
     if sanitized:
         os.environ.setdefault("TIME_SCALE", SANITIZED_TIME_SCALE)  # before anything reads it
+        for name, options_of_it in SANITIZERS.items():
+            os.environ.setdefault(name, options_of_it)
     seed = random.SystemRandom().randrange(1, 1_000_000) if options.seed is None else options.seed
     if options.show_schedule:
         show_schedule(seed, options.show_schedule)

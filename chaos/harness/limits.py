@@ -26,6 +26,6 @@ SUCCESS_SHARE = 0.99  # of requests after the last fault
 WARMUP_S = 6
 AFTERWARDS_S = 8  # how long success is measured after the last fault
 
-RSS_FACTOR, RSS_EXTRA_KIB = 1.5, 32 * 1024  # above the baseline
-RSS_EXTRA_SANITIZED_KIB = 400 * 1024  # freed memory is kept in quarantine
+RSS_FACTOR, RSS_EXTRA_KIB = 1.25, 6 * 1024  # above the baseline
+RSS_EXTRA_SANITIZED_KIB = 64 * 1024  # freed memory is kept in quarantine (see SANITIZERS), and its pages are not given back
 DESCRIPTORS_EXTRA = 8
