@@ -519,6 +519,8 @@ static void service_on_store(bool up, void *arg)
 {
     struct orders_service *service = arg;
 
+    if (service->rpc != NULL)
+        rpc_service_set_able(service->rpc, up);
     if (up)
         outbox_look(service->outbox);
     service_on_ready(service);
@@ -564,8 +566,10 @@ struct orders_service *orders_service_new(const struct orders_service_options *o
                                                             .on_ready = service_on_ready,
                                                             .arg = service,
                                                         });
-    if (service->outbox != NULL && service->key_expiry != NULL && service->rpc != NULL)
-        return service;
+    if (service->outbox == NULL || service->key_expiry == NULL || service->rpc == NULL)
+        goto failed;
+    rpc_service_set_able(service->rpc, order_store_is_up(service->store));
+    return service;
 failed:
     orders_service_free(service);
     return NULL;
@@ -622,6 +626,7 @@ void orders_service_free(struct orders_service *service)
     if (service == NULL)
         return;
     rpc_service_free(service->rpc); /* first: from here on, answers do nothing */
+    service->rpc = NULL;
     service->on_ready = NULL;
     service->stopped = NULL;
     order_store_free(service->store); /* what is under way ends, and is answered so */

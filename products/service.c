@@ -361,7 +361,8 @@ static void list(struct rpc_incoming *request, json_t *const arguments[], void *
  * ---- The orders' events ----
  *
  * An event is finished when it is applied, and put among the dead letters when it is none.  While Redis is away or says
- * no, it is kept here and tried again; the broker delivers no more than the prefetch.  One that a damaged product refuses is
+ * no, it is kept here and tried again; the broker delivers no more than the prefetch.  When this instance stands by,
+ * another one gets it.  One that a damaged product refuses is
  * tried again a few times, by way of the broker, and is a dead letter then.
  */
 
@@ -382,7 +383,7 @@ static void work_wait(struct order_work *work, enum product_store_status status)
 {
     struct products_service *service = work->service;
 
-    if (service->is_stopping) {
+    if (service->is_stopping || rpc_event_standby(work->event)) {
         work_hand_back(work);
         return;
     }
@@ -526,10 +527,27 @@ static void service_on_rpc_ready(void *arg)
     service_tell_ready(arg);
 }
 
+static void service_on_standby(void *arg)
+{
+    struct products_service *service = arg;
+    struct order_work *work = service->waiting;
+
+    service->waiting = NULL;
+    service->waiting_count = 0;
+    while (work != NULL) {
+        struct order_work *next = work->next_waiting;
+
+        work_wait(work, PRODUCT_STORE_UNAVAILABLE); /* or goes back */
+        work = next;
+    }
+}
+
 static void service_on_store_state(bool up, void *arg)
 {
     struct products_service *service = arg;
 
+    if (service->rpc != NULL)
+        rpc_service_set_able(service->rpc, up);
     if (!up)
         return;
     service->retry_ms = EVENT_RETRY_MIN_MS;
@@ -566,12 +584,14 @@ struct products_service *products_service_new(const struct products_service_opti
                                                             .prefetch = options->prefetch,
                                                             .keep_dead_letters = true,
                                                             .on_ready = service_on_rpc_ready,
+                                                            .on_standby = service_on_standby,
                                                             .arg = service,
                                                         });
     if (service->retry == NULL || service->store == NULL || service->rpc == NULL) {
         products_service_free(service);
         return NULL;
     }
+    rpc_service_set_able(service->rpc, product_store_is_up(service->store));
     return service;
 }
 
@@ -634,6 +654,7 @@ void products_service_free(struct products_service *service)
         return;
     service->is_stopping = true;
     rpc_service_free(service->rpc); /* first: from here on, answers do nothing */
+    service->rpc = NULL;
     product_store_free(service->store);
     if (service->retry != NULL)
         waiting_hand_back(service);

@@ -5,8 +5,11 @@ import signal
 import pytest
 
 from support import program
-from support.clock import wait_until
+from support.backing import host_and_port, uri_through
+from support.clock import RECOVERY_S, wait_until
+from support.http import check_error
 from support.load import Load
+from support.proxy import Proxy
 from support.shop import a_line, a_product
 
 PROGRAMS = ("products", "orders", "gateway")
@@ -69,6 +72,88 @@ def test_one_of_two_is_killed_under_load(doubled, name):
         load.wait_for(30, "both go on")
     load.assert_all_succeeded()
     load.assert_invariants()
+
+
+# ---- one whose store is away stands by --------------------------------------------------------------------------
+
+
+STORES = {"products": ("redis", "REDIS_URI"), "orders": ("postgres", "POSTGRES_URI")}
+
+
+@pytest.fixture
+def store_links(servers):
+    """name -> a link of its own to the store of that program."""
+    links = {}
+
+    def link_of(shop, name):
+        store, setting = STORES[name]
+        proxy = Proxy(*host_and_port(shop.uris[store]))
+        links[len(links)] = proxy
+        return proxy, {setting: uri_through(shop.uris[store], proxy.port)}
+
+    yield link_of
+    for proxy in links.values():
+        proxy.close()
+
+
+def queues_of(name):
+    return [queue for queue in QUEUES if queue == f"rpc-{name}" or f"--{name}." in queue]
+
+
+def wait_consumers(peer, name, count):
+    queues = queues_of(name)
+    wait_until(
+        lambda: all(peer.depth(queue)[1] == count for queue in queues), f"{count} consume {queues}", RECOVERY_S
+    )
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", ["down", "stall"])
+@pytest.mark.parametrize("name", STORES)
+def test_one_without_its_store_leaves_the_work_to_the_other(make_shop, store_links, name, fault):
+    shop = make_shop()
+    link, settings = store_links(shop, name)
+    shop.add(name, **settings).start()
+    shop.start()
+    peer = shop.peer()
+    wait_consumers(peer, name, 2)
+    product = shop.http.make_product(a_product(in_stock=1000))
+    getattr(link, fault)()
+    for number in range(20):  # some of them come to the one that cannot apply them, and go back
+        details = [{"id": number, "product_id": product["id"], "price": "1.00", "quantity": 1}]
+        order = {"id": 2_000_001_000 + number, "order_details": details}
+        peer.publish_event("orders", "order_created", {"order": order})
+    wait_consumers(peer, name, 1)
+    shop.wait_stock(product["id"], 980)
+    for number in range(50):
+        order_id = shop.http.make_order([a_line(product["id"])])
+        assert shop.http.get_order(order_id)["order_details"][0]["product"]["id"] == product["id"]
+    shop.wait_stock(product["id"], 930)
+    link.up()
+    wait_consumers(peer, name, 2)
+    shop.assert_running()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", STORES)
+def test_two_without_their_store_do_not_both_stand_by(make_shop, store_links, name):
+    """503 at once is better than a queue that nobody reads."""
+    shop = make_shop()
+    link, settings = store_links(shop, name)
+    shop.add(name, **settings).start()
+    shop.start(**{name: 0})
+    shop.add(name, **settings).start().wait_ready()
+    peer = shop.peer()
+    wait_consumers(peer, name, 2)
+    link.down()
+    path = {"products": "/products/x", "orders": "/orders/1"}[name]
+    wait_until(lambda: shop.http.get(path).status == 503, "the store is missed")
+    wait_consumers(peer, name, 1)
+    for _ in range(50):
+        check_error(shop.http.get(path), 503, "SERVICE_UNAVAILABLE")
+    link.up()
+    wait_consumers(peer, name, 2)
+    shop.wait_working()
 
 
 # ---- starting ---------------------------------------------------------------------------------------------------

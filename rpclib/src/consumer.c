@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "rpclib/log.h"
+
 #define CONSUMER_TAG      "requests"
 #define SINGLE_ACKS_SHARE 8 /* done behind a slow delivery: acknowledged once they fill 1/8 of the prefetch window */
 
@@ -41,6 +43,11 @@ static struct taken *list_take(struct taken_list *list)
     else
         list->last = NULL;
     return taken;
+}
+
+static bool consumer_wants(const struct consumer *consumer)
+{
+    return !consumer->stopping && consumer->duty == CONSUMER_ON_DUTY;
 }
 
 /* --- acknowledging --- */
@@ -98,7 +105,7 @@ static void consumer_on_flush(void *arg)
     if (consumer->done == 0)
         return;
     ack_front(consumer, consumer->session.channel);
-    if (consumer->done > consumer->prefetch / SINGLE_ACKS_SHARE || consumer->stopping)
+    if (consumer->done > consumer->prefetch / SINGLE_ACKS_SHARE || !consumer_wants(consumer))
         ack_behind(consumer, consumer->session.channel);
 }
 
@@ -155,11 +162,77 @@ static void consumer_on_delivery(const struct mq_delivery *delivery, void *arg)
 {
     struct consumer *consumer = arg;
 
-    if (consumer->stopping) {
+    if (consumer_wants(consumer)) {
+        consumer->events->on_message(delivery, consumer->arg);
+    } else {
         consumer->handed_back++;
         consumer_refuse(consumer, delivery, true);
-    } else {
-        consumer->events->on_message(delivery, consumer->arg);
+    }
+}
+
+/* --- standing by while the owner cannot work --- */
+
+static void consumer_enter(struct consumer *consumer, enum consumer_duty duty)
+{
+    consumer->duty = duty;
+    switch (duty) {
+    case CONSUMER_ON_DUTY:
+        rpc_log(RPC_LOG_INFO, "consuming again", RPC_LOG_TEXT("queue", consumer->queue));
+        if (consumer->session.channel != NULL)
+            mq_consume(consumer->session.channel, consumer->queue, CONSUMER_TAG, false);
+        break;
+    case CONSUMER_LEAVING:
+        mq_cancel(consumer->session.channel, CONSUMER_TAG);
+        consumer_look_round(consumer);
+        break;
+    case CONSUMER_STANDBY:
+        rpc_log(RPC_LOG_WARNING, "standing by: this instance cannot work, others consume the queue",
+                RPC_LOG_TEXT("queue", consumer->queue));
+        consumer->events->on_standby(consumer->arg);
+        break;
+    }
+}
+
+void consumer_set_able(struct consumer *consumer, bool able)
+{
+    consumer->unable = !able;
+    if (able && consumer->duty != CONSUMER_ON_DUTY && !consumer->stopping)
+        consumer_enter(consumer, CONSUMER_ON_DUTY);
+}
+
+void consumer_look_round(struct consumer *consumer)
+{
+    struct mq_channel *channel = session_channel(&consumer->session);
+
+    if (channel == NULL || consumer->stopping || consumer->inspecting || consumer->never_left)
+        return;
+    consumer->inspecting = true;
+    mq_queue_inspect(channel, consumer->queue);
+}
+
+/*
+ * Several instances may lose their stores at once, and each see the others still there.  So it looks once more behind its
+ * cancel: the broker works off one after the other, and whoever left last finds nobody and comes back at once.
+ */
+static void consumer_on_queue(uint32_t consumers, void *arg)
+{
+    struct consumer *consumer = arg;
+
+    consumer->inspecting = false;
+    if (!consumer->unable || consumer->stopping)
+        return;
+    switch (consumer->duty) {
+    case CONSUMER_ON_DUTY:
+        if (consumers > 1)
+            consumer_enter(consumer, CONSUMER_LEAVING);
+        break;
+    case CONSUMER_LEAVING:
+        consumer_enter(consumer, consumers > 0 ? CONSUMER_STANDBY : CONSUMER_ON_DUTY);
+        break;
+    case CONSUMER_STANDBY:
+        if (consumers == 0)
+            consumer_enter(consumer, CONSUMER_ON_DUTY);
+        break;
     }
 }
 
@@ -171,7 +244,7 @@ static void consumer_setup(struct mq_channel *channel, void *arg)
 
     mq_qos(channel, consumer->prefetch);
     consumer->events->declare(channel, consumer->arg);
-    if (!consumer->stopping)
+    if (consumer_wants(consumer))
         mq_consume(channel, consumer->queue, CONSUMER_TAG, false);
 }
 
@@ -181,6 +254,8 @@ static void consumer_on_up(void *arg)
 
     if (consumer->stopping && !consumer->stopped) /* while it came up: the broker was already asked to deliver */
         mq_cancel(consumer->session.channel, CONSUMER_TAG);
+    if (consumer->duty != CONSUMER_ON_DUTY) /* the others may be gone as well */
+        consumer_look_round(consumer);
     consumer->events->on_change(consumer->arg);
 }
 
@@ -188,6 +263,8 @@ static void consumer_on_up(void *arg)
 static void consumer_on_down(void *arg)
 {
     struct consumer *consumer = arg;
+
+    consumer->inspecting = false;
     while (consumer->current.first != NULL) {
         struct taken *taken = list_take(&consumer->current);
 
@@ -237,6 +314,7 @@ static const struct session_events consumer_session_events = {
     .on_up = consumer_on_up,
     .on_down = consumer_on_down,
     .on_settled = consumer_on_settled,
+    .on_queue = consumer_on_queue,
     .on_delivery = consumer_on_delivery,
     .on_flush = consumer_on_flush,
 };

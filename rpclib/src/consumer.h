@@ -4,6 +4,8 @@
  * Acknowledgements wait for the end of the turn, behind the answers in the same write.  Deliveries that are done with
  * nothing unfinished before them go by one cumulative basic.ack; those behind a slow one go one by one, once enough of
  * them have gathered to hold up the prefetch window.
+ *
+ * While its owner cannot work it leaves the queue to others, if there are any: see rpc_service_set_able().
  */
 #ifndef RPCLIB_SRC_CONSUMER_H
 #define RPCLIB_SRC_CONSUMER_H
@@ -25,6 +27,13 @@ struct consumer_events {
     void (*declare)(struct mq_channel *channel, void *arg);            /* exchange, queue, bindings */
     void (*on_message)(const struct mq_delivery *delivery, void *arg); /* take it or consumer_refuse() it */
     void (*on_change)(void *arg);                                      /* up, down, or one less in flight */
+    void (*on_standby)(void *arg);                                     /* the queue was left to others */
+};
+
+enum consumer_duty {
+    CONSUMER_ON_DUTY, /* it consumes while the session is up */
+    CONSUMER_LEAVING, /* it has cancelled, and looks whether others are still there */
+    CONSUMER_STANDBY, /* it has cancelled: others consume the queue */
 };
 
 /* Deliveries in the order of their tags. */
@@ -42,8 +51,12 @@ struct consumer {
     struct taken_list stale;   /* running, of channels that are gone */
     uint32_t running;
     uint32_t done; /* in `current`, to be acknowledged */
-    bool stopping; /* no more messages are wanted */
-    bool stopped;  /* and the broker knows */
+    enum consumer_duty duty;
+    bool unable;     /* the owner cannot work for now */
+    bool inspecting; /* the broker was asked who else consumes */
+    bool never_left; /* the queue goes with its last consumer, or is ours alone */
+    bool stopping;   /* no more messages are wanted */
+    bool stopped;    /* and the broker knows */
     uint64_t handed_back;
 };
 
@@ -62,6 +75,11 @@ void consumer_refuse(struct consumer *consumer, const struct mq_delivery *delive
 void consumer_done(struct taken *taken);
 /* Hand it back to the broker, or away from it.  `taken` is gone after this. */
 void consumer_reject(struct taken *taken, bool requeue);
+
+/* Whether the owner can work.  Able again: it consumes again at once. */
+void consumer_set_able(struct consumer *consumer, bool able);
+/* The owner is unable: leave the queue when others consume it, come back when nobody does. */
+void consumer_look_round(struct consumer *consumer);
 
 /* Stop consuming.  on_change runs when the broker has agreed. */
 void consumer_stop(struct consumer *consumer);

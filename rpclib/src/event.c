@@ -106,6 +106,11 @@ void rpc_event_reject(struct rpc_event *event, const char *cause)
     consumer_reject(&event->taken, false);
 }
 
+bool rpc_event_standby(const struct rpc_event *event)
+{
+    return event->taken.consumer != NULL && event->taken.consumer->duty == CONSUMER_STANDBY;
+}
+
 bool rpc_event_redelivered(const struct rpc_event *event)
 {
     return event->envelope.redelivered;
@@ -189,11 +194,16 @@ static bool subscription_name_queue(struct subscription *subscription)
                             identifier);
 }
 
+static bool subscription_is_transient(const struct rpc_event_handler *handler)
+{
+    return handler->unreliable || (handler->kind == RPC_EVENT_BROADCAST && handler->identifier == NULL);
+}
+
 static void subscription_declare(struct mq_channel *channel, void *arg)
 {
     struct subscription *subscription = arg;
     const struct rpc_event_handler *handler = subscription->handler;
-    bool transient = handler->unreliable || (handler->kind == RPC_EVENT_BROADCAST && handler->identifier == NULL);
+    bool transient = subscription_is_transient(handler);
     const char *queue = subscription->consumer.queue;
     char exchange[WIRE_NAME_SIZE];
 
@@ -214,10 +224,18 @@ static void subscription_on_change(void *arg)
     service_on_change(subscription->service);
 }
 
+static void subscription_on_standby(void *arg)
+{
+    struct subscription *subscription = arg;
+
+    service_on_standby(subscription->service);
+}
+
 static const struct consumer_events subscription_events = {
     .declare = subscription_declare,
     .on_message = subscription_on_message,
     .on_change = subscription_on_change,
+    .on_standby = subscription_on_standby,
 };
 
 bool subscription_init(struct subscription *subscription, struct rpc_service *service,
@@ -225,6 +243,7 @@ bool subscription_init(struct subscription *subscription, struct rpc_service *se
 {
     subscription->service = service;
     subscription->handler = handler;
+    subscription->consumer.never_left = subscription_is_transient(handler) || handler->kind == RPC_EVENT_BROADCAST;
     return subscription_name_queue(subscription) &&
            consumer_init(&subscription->consumer, connection, handler->name, service->options.prefetch,
                          &subscription_events, subscription);

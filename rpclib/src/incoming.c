@@ -323,18 +323,43 @@ static struct rpc_incoming *incoming_new(struct rpc_service *service, const stru
     return request;
 }
 
+/*
+ * A reply queue is bound with one word, a uuid of Nameko's.  A key with a dot in it could be a request's: the answer would
+ * reach another service, on the word of whoever sent this.
+ */
+static bool reply_key_is_sound(struct rpc_bytes key)
+{
+    for (size_t i = 0; i < key.size; i++) {
+        char c = key.data[i];
+
+        if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '-' && c != '_')
+            return false;
+    }
+    return true;
+}
+
+static const char *request_unreadable(const struct mq_message *message)
+{
+    struct rpc_bytes reply_to = PROPERTY(message, REPLY_TO, reply_to);
+    const char *unreadable = message_unreadable(message);
+
+    if (unreadable != NULL)
+        return unreadable;
+    if (reply_to.size == 0)
+        return "it has no reply_to";
+    return reply_key_is_sound(reply_to) ? NULL : "its reply_to cannot be a reply queue's key";
+}
+
 static void requests_on_message(const struct mq_delivery *delivery, void *arg)
 {
     struct rpc_service *service = arg;
-    const char *unreadable = message_unreadable(&delivery->message);
+    const char *unreadable = request_unreadable(&delivery->message);
     char reason[WIRE_REASON_SIZE];
     struct wire_call call = {0};
     enum wire_call_status status;
     struct rpc_incoming *request;
 
     service->stats.requests++;
-    if (unreadable == NULL && PROPERTY(&delivery->message, REPLY_TO, reply_to).size == 0)
-        unreadable = "it has no reply_to";
     if (unreadable != NULL) {
         service_refuse(service, &service->requests, delivery, unreadable);
         return;
@@ -367,4 +392,5 @@ const struct consumer_events incoming_consumer_events = {
     .declare = requests_declare,
     .on_message = requests_on_message,
     .on_change = service_on_change,
+    .on_standby = service_on_standby,
 };

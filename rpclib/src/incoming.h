@@ -25,6 +25,8 @@ struct rpc_service {
     struct buffer body;               /* of the answer that is being made */
     struct rpc_service_stats stats;
     bool told_ready;
+    bool unable;
+    struct rpc_loop_timer *standby_timer; /* while unable: who else consumes? */
 
     struct rpc_loop_timer *stop_timer; /* the drain's deadline, or its end */
     rpc_loop_fn *stopped;
@@ -56,6 +58,7 @@ bool subscription_init(struct subscription *subscription, struct rpc_service *se
 
 /* For every consumer's on_change: ready, drained? */
 void service_on_change(void *service);
+void service_on_standby(void *service);
 
 /* Refuse a message that is none of ours: log, count, put it among the dead letters or reject it without requeue. */
 void service_refuse(struct rpc_service *service, struct consumer *consumer, const struct mq_delivery *delivery,

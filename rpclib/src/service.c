@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "amqp/frame.h"
+#include "backoff.h"
 #include "connection.h"
 #include "incoming.h"
 #include "rpclib/log.h"
@@ -22,7 +23,7 @@ static bool service_all(const struct rpc_service *service, bool (*holds)(const s
 
 static bool consumer_up(const struct consumer *consumer)
 {
-    return session_status(&consumer->session) == RPC_OK && !consumer->stopping;
+    return session_status(&consumer->session) == RPC_OK && !consumer->stopping && consumer->duty == CONSUMER_ON_DUTY;
 }
 
 bool rpc_service_ready(const struct rpc_service *service)
@@ -73,6 +74,49 @@ void service_refuse(struct rpc_service *service, struct consumer *consumer, cons
                       taken);
 }
 
+/* --- unable for a while --- */
+
+/* At random, so that instances which lose their stores at once do not look round at once. */
+static void standby_timer_start(struct rpc_service *service)
+{
+    rpc_loop_timer_start(service->standby_timer, backoff_ms(0, RPC_STANDBY_MS, RPC_STANDBY_MS));
+}
+
+static void service_on_standby_timer(void *arg)
+{
+    struct rpc_service *service = arg;
+
+    if (service->options.methods_count > 0)
+        consumer_look_round(&service->requests);
+    for (size_t i = 0; i < service->options.event_handlers_count; i++)
+        consumer_look_round(&service->subscriptions[i].consumer);
+    standby_timer_start(service);
+}
+
+void rpc_service_set_able(struct rpc_service *service, bool able)
+{
+    if (able != service->unable)
+        return;
+    service->unable = !able;
+    if (able)
+        rpc_loop_timer_stop(service->standby_timer);
+    else
+        standby_timer_start(service);
+    if (service->options.methods_count > 0)
+        consumer_set_able(&service->requests, able);
+    for (size_t i = 0; i < service->options.event_handlers_count; i++)
+        consumer_set_able(&service->subscriptions[i].consumer, able);
+}
+
+void service_on_standby(void *arg)
+{
+    struct rpc_service *service = arg;
+
+    service_on_change(service);
+    if (service->options.on_standby != NULL)
+        service->options.on_standby(service->options.arg);
+}
+
 /* --- stopping --- */
 
 static void service_on_stop_timer(void *arg)
@@ -89,6 +133,7 @@ void rpc_service_stop(struct rpc_service *service, int timeout_ms, rpc_loop_fn *
 {
     service->stopped = done;
     service->stopped_arg = arg;
+    rpc_loop_timer_stop(service->standby_timer);
     rpc_loop_timer_start(service->stop_timer, (uint64_t)timeout_ms);
     if (service->options.methods_count > 0)
         consumer_stop(&service->requests);
@@ -152,8 +197,9 @@ struct rpc_service *rpc_service_new(struct rpc_connection *connection, const str
     service->exchange = strdup(options->exchange != NULL ? options->exchange : WIRE_EXCHANGE);
     service->subscriptions = calloc(options->event_handlers_count + 1, sizeof(*service->subscriptions));
     service->stop_timer = rpc_loop_timer_new(service->loop, service_on_stop_timer, service);
+    service->standby_timer = rpc_loop_timer_new(service->loop, service_on_standby_timer, service);
     if (service->name == NULL || service->exchange == NULL || service->subscriptions == NULL ||
-        service->stop_timer == NULL || !service_start(service, connection)) {
+        service->stop_timer == NULL || service->standby_timer == NULL || !service_start(service, connection)) {
         rpc_service_free(service);
         return NULL;
     }
@@ -171,6 +217,7 @@ void rpc_service_free(struct rpc_service *service)
             consumer_clear(&service->subscriptions[i].consumer);
     }
     rpc_loop_timer_free(service->stop_timer);
+    rpc_loop_timer_free(service->standby_timer);
     buffer_clear(&service->body);
     free(service->subscriptions);
     free(service->name);

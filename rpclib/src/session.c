@@ -44,6 +44,15 @@ static void session_on_settled(void *arg)
     session->events->on_up(session->arg);
 }
 
+/* What the set-up declared is answered before the session is up. */
+static void session_on_queue(uint32_t consumers, void *arg)
+{
+    struct session *session = arg;
+
+    if (session->up && session->events->on_queue != NULL)
+        session->events->on_queue(consumers, session->arg);
+}
+
 static void session_on_delivery(const struct mq_delivery *delivery, void *arg)
 {
     struct session *session = arg;
@@ -105,6 +114,7 @@ static void session_on_closed(uint16_t code, struct rpc_bytes text, void *arg)
 
 static const struct mq_channel_events session_channel_events = {
     .on_settled = session_on_settled,
+    .on_queue = session_on_queue,
     .on_delivery = session_on_delivery,
     .on_empty = session_on_empty,
     .on_return = session_on_return,

@@ -19,6 +19,7 @@ struct session_events {
     void (*on_up)(void *arg);                             /* all of it is there; again when the broker unblocks */
     void (*on_down)(void *arg);                           /* the channel is gone, or never came up */
     void (*on_settled)(void *arg);                        /* what was asked for after on_up is answered; may be NULL */
+    void (*on_queue)(uint32_t consumers, void *arg);      /* mq_queue_inspect() is answered; may be NULL */
     void (*on_delivery)(const struct mq_delivery *delivery, void *arg);
     void (*on_empty)(void *arg); /* mq_get() found nothing; may be NULL */
     void (*on_return)(const struct mq_message *message, uint16_t code, void *arg); /* may be NULL */

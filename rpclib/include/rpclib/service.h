@@ -21,6 +21,7 @@
 #include "rpclib/status.h"
 
 #define RPC_PARAMETERS_MAX 16
+#define RPC_STANDBY_MS     1000 /* see rpc_service_set_able() */
 
 struct rpc_service;
 struct rpc_incoming; /* one request, from its delivery to its answer */
@@ -84,7 +85,8 @@ struct rpc_service_options {
      * for a dead-letter policy of the broker's to see.
      */
     bool keep_dead_letters;
-    rpc_loop_fn *on_ready; /* all queues are consumed (again); may be NULL */
+    rpc_loop_fn *on_ready;   /* all queues are consumed (again); may be NULL */
+    rpc_loop_fn *on_standby; /* a queue was left to other instances: see rpc_event_standby(); may be NULL */
     void *arg;
 };
 
@@ -93,6 +95,21 @@ struct rpc_service *rpc_service_new(struct rpc_connection *connection, const str
 
 /* Whether all queues are being consumed now. */
 bool rpc_service_ready(const struct rpc_service *service);
+
+/*
+ * Say whether the service can work: whether its store is there, for instance.  It can at first.
+ *
+ * An instance that cannot work and goes on consuming takes more than its share of the requests, because it is quick to
+ * refuse them.  So it stands by: RPC_STANDBY_MS after it became unable (half of that at least, at random), and as often
+ * again, it asks the broker who else consumes its queues.  It leaves each queue that somebody else consumes, hands back
+ * what is delivered from then on, and finishes what it had begun.  A queue that nobody else consumes it keeps, or consumes
+ * again: answer what comes by an error then, at once; that is better than a queue that nobody reads.  Several instances that
+ * become unable together keep one consumer among them.  Able again, it consumes again at once.
+ *
+ * Queues that it does not share are never left: events that every instance gets (BROADCAST), and `unreliable` ones.
+ * Another consumer is believed to work: what a frozen one was given, the broker gives back when it notices.
+ */
+void rpc_service_set_able(struct rpc_service *service, bool able);
 
 /*
  * Drain: stop consuming, hand back what was delivered but not started, let the handlers that run finish, then run `done`
@@ -145,6 +162,11 @@ void rpc_event_fail(struct rpc_event *event, const char *cause);
 void rpc_event_hand_back(struct rpc_event *event);
 /* Can never be handled: put it among the dead letters, or reject it without requeue; counted and logged. */
 void rpc_event_reject(struct rpc_event *event, const char *cause);
+/*
+ * Its queue was left to other instances, see rpc_service_set_able(): an event that waits here for better times is theirs.
+ * Hand it back; look when on_standby runs, and whenever an event is about to wait.
+ */
+bool rpc_event_standby(const struct rpc_event *event);
 bool rpc_event_redelivered(const struct rpc_event *event);
 struct rpc_context *rpc_event_context(struct rpc_event *event);
 
@@ -154,7 +176,7 @@ struct rpc_service_stats {
     uint64_t errors;      /* of these: errors */
     uint64_t events;      /* delivered */
     uint64_t rejected;    /* messages that were no requests or no events */
-    uint64_t handed_back; /* requeued unstarted while draining */
+    uint64_t handed_back; /* requeued unstarted while draining or standing by */
 };
 void rpc_service_stats(const struct rpc_service *service, struct rpc_service_stats *stats);
 

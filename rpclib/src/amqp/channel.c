@@ -112,6 +112,13 @@ void mq_queue_declare(struct mq_channel *channel, const struct mq_queue *queue)
     ask(channel, AMQP_QUEUE_DECLARE_METHOD, &declare, AMQP_QUEUE_DECLARE_OK_METHOD);
 }
 
+void mq_queue_inspect(struct mq_channel *channel, const char *queue)
+{
+    amqp_queue_declare_t declare = {.queue = amqp_cstring_bytes(queue), .passive = 1};
+
+    ask(channel, AMQP_QUEUE_DECLARE_METHOD, &declare, AMQP_QUEUE_DECLARE_OK_METHOD);
+}
+
 void mq_queue_bind(struct mq_channel *channel, const char *queue, const char *exchange, const char *routing_key)
 {
     amqp_queue_bind_t bind = {.queue = amqp_cstring_bytes(queue),
@@ -328,9 +335,14 @@ static bool channel_take_answer(struct mq_channel *channel, amqp_method_number_t
     return true;
 }
 
-static void channel_on_answer(struct mq_channel *channel, amqp_method_number_t id)
+static void channel_on_answer(struct mq_channel *channel, const amqp_method_t *method)
 {
-    if (channel_take_answer(channel, id, id) && channel->answers_count == 0 && channel->state == CHANNEL_OPEN)
+    if (!channel_take_answer(channel, method->id, method->id))
+        return;
+    if (method->id == AMQP_QUEUE_DECLARE_OK_METHOD && channel->state == CHANNEL_OPEN &&
+        channel->events->on_queue != NULL)
+        channel->events->on_queue(((const amqp_queue_declare_ok_t *)method->decoded)->consumer_count, channel->arg);
+    if (channel->answers_count == 0 && channel->state == CHANNEL_OPEN) /* on_queue may have asked, or closed it */
         channel->events->on_settled(channel->arg);
 }
 
@@ -400,7 +412,7 @@ static void channel_on_method(struct mq_channel *channel, const amqp_method_t *m
             mq_break(channel->mq, "the broker closed a channel without being asked");
         break;
     default: /* method numbers are no enum: all others are answers */
-        channel_on_answer(channel, method->id);
+        channel_on_answer(channel, method);
         break;
     }
 }

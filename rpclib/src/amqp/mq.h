@@ -49,6 +49,8 @@ struct mq_delivery {
 
 struct mq_channel_events {
     void (*on_settled)(void *arg); /* every answer asked for so far is in */
+    /* A queue was declared or looked at: so many consume it; may be NULL. */
+    void (*on_queue)(uint32_t consumers, void *arg);
     void (*on_delivery)(const struct mq_delivery *delivery, void *arg);
     void (*on_return)(const struct mq_message *message, uint16_t code, void *arg);
     void (*on_confirm)(uint64_t tag, bool multiple, bool ack, void *arg);
@@ -132,6 +134,7 @@ struct mq_queue {
  */
 void mq_exchange_declare(struct mq_channel *channel, const char *name); /* topic, durable: the only kind we use */
 void mq_queue_declare(struct mq_channel *channel, const struct mq_queue *queue);
+void mq_queue_inspect(struct mq_channel *channel, const char *queue); /* a passive declaration: on_queue tells */
 void mq_queue_bind(struct mq_channel *channel, const char *queue, const char *exchange, const char *routing_key);
 void mq_qos(struct mq_channel *channel, uint16_t prefetch);
 void mq_consume(struct mq_channel *channel, const char *queue, const char *consumer_tag, bool no_ack);

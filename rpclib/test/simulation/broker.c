@@ -552,6 +552,15 @@ static void settle_tag(struct broker *broker, struct broker_link *link, struct c
 
 /* ---- Methods ----------------------------------------------------------------------------------------------------- */
 
+static unsigned consumers_count(const struct queue *queue)
+{
+    unsigned count = 0;
+
+    for (const struct consumer *at = queue->consumers; at != NULL; at = at->next)
+        count++;
+    return count;
+}
+
 static void on_queue_declare(struct broker *broker, struct broker_link *link, uint16_t number,
                              const amqp_queue_declare_t *declare)
 {
@@ -564,8 +573,13 @@ static void on_queue_declare(struct broker *broker, struct broker_link *link, ui
         channel_refuse(broker, link, number, 405, "RESOURCE_LOCKED - %s", name);
         return;
     }
-    if (queue != NULL && (queue->durable != declare->durable || queue->auto_delete != declare->auto_delete ||
-                          queue->exclusive != declare->exclusive)) {
+    if (queue == NULL && declare->passive) {
+        channel_refuse(broker, link, number, 404, "NOT_FOUND - no queue '%s'", name);
+        return;
+    }
+    if (queue != NULL && !declare->passive &&
+        (queue->durable != declare->durable || queue->auto_delete != declare->auto_delete ||
+         queue->exclusive != declare->exclusive)) {
         violation(broker, "%s: queue %s is declared otherwise", link->name, name);
         channel_refuse(broker, link, number, 406, "PRECONDITION_FAILED - %s", name);
         return;
@@ -577,7 +591,8 @@ static void on_queue_declare(struct broker *broker, struct broker_link *link, ui
         queue->auto_delete = declare->auto_delete;
         queue->owner = declare->exclusive ? link : NULL;
     }
-    SEND(link, number, QUEUE_DECLARE_OK, queue_declare_ok, .queue = declare->queue, .message_count = queue->count);
+    SEND(link, number, QUEUE_DECLARE_OK, queue_declare_ok, .queue = declare->queue, .message_count = queue->count,
+         .consumer_count = consumers_count(queue));
 }
 
 static void on_queue_bind(struct broker *broker, struct broker_link *link, uint16_t number,
@@ -628,8 +643,10 @@ static void on_consume(struct broker *broker, struct broker_link *link, uint16_t
     consumer->channel = number;
     consumer->no_ack = consume->no_ack;
     name_of(broker, consumer->tag, consume->consumer_tag);
-    for (at = &queue->consumers; *at != NULL; at = &(*at)->next)
-        ;
+    for (at = &queue->consumers; *at != NULL; at = &(*at)->next) {
+        if ((*at)->link == link && (*at)->channel == number && strcmp((*at)->tag, consumer->tag) == 0)
+            violation(broker, "%s: consumes %s twice on channel %u", link->name, name, number);
+    }
     *at = consumer;
     queue->had_consumer = true;
     SEND(link, number, BASIC_CONSUME_OK, basic_consume_ok, .consumer_tag = consume->consumer_tag);
@@ -1107,6 +1124,13 @@ const char *broker_queue_like(const struct broker *broker, const char *prefix)
             return queue->name;
     }
     return NULL;
+}
+
+unsigned broker_consumers(const struct broker *broker, const char *name)
+{
+    const struct queue *queue = queue_find(broker, name);
+
+    return queue == NULL ? 0 : consumers_count(queue);
 }
 
 unsigned broker_depth(const struct broker *broker, const char *name)

@@ -79,6 +79,8 @@ bool broker_inject(struct broker *broker, const char *queue, const char *routing
                    const amqp_basic_properties_t *properties, struct rpc_bytes body, bool poison);
 /* The name of the first queue that begins like this; NULL when there is none. */
 const char *broker_queue_like(const struct broker *broker, const char *prefix);
+/* 0 when there is no such queue. */
+unsigned broker_consumers(const struct broker *broker, const char *queue);
 /* Messages in the queue and with its consumers. */
 unsigned broker_depth(const struct broker *broker, const char *queue);
 

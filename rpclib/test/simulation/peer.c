@@ -205,6 +205,12 @@ static bool on_question(uint16_t channel, const amqp_method_t *method)
     }
     case AMQP_QUEUE_DECLARE_METHOD: {
         const amqp_queue_declare_t *m = decoded;
+        if (m->passive) {
+            tell(peer.story, "%d look", channel);
+            PEER_METHOD(channel, QUEUE_DECLARE_OK, queue_declare_ok, .queue = m->queue,
+                        .consumer_count = peer.consumers);
+            return true;
+        }
         tell(peer.declared, "%d queue %.*s%s%s%s%s", channel, SHOWN(m->queue), m->durable ? " durable" : "",
              m->exclusive ? " exclusive" : "", m->auto_delete ? " auto-delete" : "",
              m->arguments.num_entries > 0 ? " ARGUMENTS" : "");

@@ -11,6 +11,7 @@
  *   - a request that was acknowledged was answered; an event that was acknowledged was handled
  *   - a publish that ended well is in the queue; no event that got there is lost
  *   - what is bounded stays within its bound
+ *   - a service that cannot work leaves its queues to its fellow, and never are they left by both
  *   - when the faults are over, all of it works again by itself, and at last lets go of all it held
  */
 #include <errno.h>
@@ -30,23 +31,26 @@
 #include "rpclib/publisher.h"
 #include "rpclib/service.h"
 
-#define CALLS_MAX       256
-#define EVENTS_MAX      160
-#define HELD_MAX        128
-#define CHAOS_STEPS     300
-#define STEP_MS_MAX     25
-#define HEAL_LIMIT_MS   20000 /* silence is noticed, the next attempt made, the channels opened again */
-#define WORKS_LIMIT_MS  5000
-#define IDLE_MS         6000
-#define IDLE_STEP_MS    100
-#define IN_FLIGHT_MAX   10
-#define UNCONFIRMED_MAX 6
-#define OUTPUT_MAX      24000
-#define PAD_MAX         9000
-#define PREFETCH        4
-#define HEARTBEAT_S     1
-#define CONFIRM_MS      3000
-#define MESSAGE_MAX     (PAD_MAX + 2000)
+#define CALLS_MAX        256
+#define EVENTS_MAX       160
+#define HELD_MAX         128
+#define CHAOS_STEPS      300
+#define STEP_MS_MAX      25
+#define HEAL_LIMIT_MS    20000 /* silence is noticed, the next attempt made, the channels opened again */
+#define WORKS_LIMIT_MS   5000
+#define STANDBY_LIMIT_MS 2500 /* one look round and what comes of it, the next one at the latest */
+#define IDLE_MS          6000
+#define IDLE_STEP_MS     100
+#define IN_FLIGHT_MAX    10
+#define UNCONFIRMED_MAX  6
+#define OUTPUT_MAX       24000
+#define PAD_MAX          9000
+#define PREFETCH         4
+#define HEARTBEAT_S      1
+#define CONFIRM_MS       3000
+#define MESSAGE_MAX      (PAD_MAX + 2000)
+#define REQUESTS_QUEUE   "rpc-shop"
+#define EVENTS_QUEUE     "evt-shop-happened--shop.on_event"
 
 struct call {
     bool taken;             /* rpc_call() said RPC_OK */
@@ -68,11 +72,21 @@ struct event {
     bool excused;     /* its queue was deleted */
 };
 
+/* One of two instances of the service; the second is there in every other run. */
+struct shop {
+    const char *name;
+    struct rpc_service *service;
+    bool unable; /* its store is away */
+    unsigned executed;
+};
+
 struct held {
+    struct shop *shop;
     struct rpc_incoming *request;
     struct rpc_event *event;
     unsigned number;
     uint64_t due_ms;
+    bool waits; /* for the store */
 };
 
 /* Far ends of the network's links that are out of order. */
@@ -96,11 +110,13 @@ static struct world {
 
     struct rpc_connection *front, *back;
     struct rpc_client *client;
-    struct rpc_service *service;
+    struct shop shop, fellow;
+    bool has_fellow;
     struct rpc_publisher *publisher;
     bool service_stopping;
     bool dead_letters; /* the service keeps them */
-    uint64_t client_back_ms, service_back_ms, publisher_back_ms, front_back_ms, back_back_ms; /* 0: it is there */
+    /* 0: it is there. */
+    uint64_t client_back_ms, service_back_ms, fellow_back_ms, publisher_back_ms, front_back_ms, back_back_ms;
     bool closed_front, closed_back;
 
     struct call calls[CALLS_MAX];
@@ -330,14 +346,16 @@ static bool publish_event(void)
 
 /* ---- The service ------------------------------------------------------------------------------------------------- */
 
-static void hold(struct rpc_incoming *request, struct rpc_event *event, unsigned number, unsigned delay_ms)
+static struct held *hold(struct shop *shop, struct rpc_incoming *request, struct rpc_event *event, unsigned number,
+                         unsigned delay_ms)
 {
     if (world.held_count == HELD_MAX) {
         violated("%u requests and events are held", HELD_MAX);
-        return;
+        return &world.held[0];
     }
-    world.held[world.held_count++] =
-        (struct held){.request = request, .event = event, .number = number, .due_ms = now_ms() + delay_ms};
+    world.held[world.held_count++] = (struct held){
+        .shop = shop, .request = request, .event = event, .number = number, .due_ms = now_ms() + delay_ms};
+    return &world.held[world.held_count - 1];
 }
 
 static void answer(struct rpc_incoming *request, unsigned number, bool well)
@@ -354,20 +372,25 @@ static void answer(struct rpc_incoming *request, unsigned number, bool well)
 static void on_work(struct rpc_incoming *request, json_t *const arguments[], void *arg)
 {
     unsigned number = (unsigned)json_integer_value(arguments[0]);
+    struct shop *shop = arg;
 
-    (void)arg;
     if (number >= world.calls_count) {
         violated("call %u is executed and was never made", number);
         return;
     }
     world.calls[number].executed++;
-    story("shop works on call %u%s", number, rpc_incoming_redelivered(request) ? " again" : "");
+    shop->executed++;
+    story("%s works on call %u%s", shop->name, number, rpc_incoming_redelivered(request) ? " again" : "");
+    if (shop->unable) {
+        answer(request, number, false);
+        return;
+    }
     if (percent(10) && rpc_incoming_context(request) == NULL)
         violated("no context");
     if (world.healing || percent(50))
         answer(request, number, percent(80));
     else
-        hold(request, NULL, number, percent(75) ? below(300) : below(3000));
+        hold(shop, request, NULL, number, percent(75) ? below(300) : below(3000));
 }
 
 static void event_finish(struct rpc_event *event, unsigned number)
@@ -386,20 +409,45 @@ static void event_finish(struct rpc_event *event, unsigned number)
     }
 }
 
+/* It waits for the store, unless somebody else may have one. */
+static void event_wait(struct shop *shop, struct rpc_event *event, unsigned number)
+{
+    if (rpc_event_standby(event)) {
+        story("event %u is left to others", number);
+        rpc_event_hand_back(event);
+    } else {
+        hold(shop, NULL, event, number, 0)->waits = true;
+    }
+}
+
+static void on_standby(void *arg)
+{
+    for (unsigned at = world.held_count; at-- > 0;) {
+        struct held held = world.held[at];
+
+        if (held.shop == arg && held.waits) {
+            world.held[at] = world.held[--world.held_count];
+            event_wait(held.shop, held.event, held.number);
+        }
+    }
+}
+
 static void on_event(struct rpc_event *event, json_t *data, void *arg)
 {
     unsigned number = (unsigned)json_integer_value(json_object_get(data, "event"));
+    struct shop *shop = arg;
 
-    (void)arg;
     if (number >= world.events_count) {
         violated("event %u arrives and was never made", number);
         return;
     }
     story("event %u arrives%s", number, rpc_event_redelivered(event) ? " again" : "");
-    if (world.healing || percent(60))
+    if (shop->unable)
+        event_wait(shop, event, number);
+    else if (world.healing || percent(60))
         event_finish(event, number);
     else
-        hold(NULL, event, number, below(500));
+        hold(shop, NULL, event, number, below(500));
 }
 
 static void finish_held(void)
@@ -409,7 +457,7 @@ static void finish_held(void)
     while (at < world.held_count) {
         struct held held = world.held[at];
 
-        if (held.due_ms > now_ms() && !world.healing) {
+        if (held.waits ? held.shop->unable : held.due_ms > now_ms() && !world.healing) {
             at++;
             continue;
         }
@@ -690,7 +738,7 @@ static void client_start(void)
         abort();
 }
 
-static void service_start(void)
+static void shop_open(struct shop *shop, struct rpc_connection *connection)
 {
     static const char *const parameters[] = {"number", "pad", NULL};
     static const struct rpc_method methods[] = {
@@ -701,17 +749,49 @@ static void service_start(void)
                                                          .requeue_on_error = true,
                                                          .handler = on_event}};
 
-    world.service_back_ms = 0;
-    world.service_stopping = false;
-    world.service = rpc_service_new(world.back, &(struct rpc_service_options){.name = "shop",
+    shop->unable = false;
+    shop->service = rpc_service_new(connection, &(struct rpc_service_options){.name = "shop",
                                                                               .methods = methods,
                                                                               .methods_count = 1,
                                                                               .event_handlers = handlers,
                                                                               .event_handlers_count = 1,
                                                                               .keep_dead_letters = world.dead_letters,
-                                                                              .prefetch = PREFETCH});
-    if (world.service == NULL)
+                                                                              .prefetch = PREFETCH,
+                                                                              .on_standby = on_standby,
+                                                                              .arg = shop});
+    if (shop->service == NULL)
         abort();
+}
+
+/* What it held is answered to nobody. */
+static void shop_close(struct shop *shop)
+{
+    rpc_service_free(shop->service);
+    shop->service = NULL;
+    shop->unable = false;
+}
+
+static void service_start(void)
+{
+    world.service_back_ms = 0;
+    world.service_stopping = false;
+    shop_open(&world.shop, world.back);
+}
+
+static void fellow_start(void)
+{
+    world.fellow_back_ms = 0;
+    if (world.has_fellow)
+        shop_open(&world.fellow, world.front);
+}
+
+static void shop_set_able(struct shop *shop, bool able)
+{
+    if (shop->service == NULL)
+        return;
+    story("%s is %s", shop->name, able ? "able" : "unable");
+    shop->unable = !able;
+    rpc_service_set_able(shop->service, able);
 }
 
 static void publisher_start(void)
@@ -747,8 +827,7 @@ static void on_service_stopped(void *arg)
 {
     (void)arg;
     story("the service has stopped");
-    rpc_service_free(world.service);
-    world.service = NULL;
+    shop_close(&world.shop);
     world.service_back_ms = now_ms() + 1 + below(500);
 }
 
@@ -763,7 +842,7 @@ static void processes_step(void)
     if (due(world.front_back_ms)) {
         world.front = connect_as("front");
         world.front_back_ms = 0;
-        world.client_back_ms = 1;
+        world.client_back_ms = world.fellow_back_ms = 1;
     }
     if (due(world.back_back_ms)) {
         world.back = connect_as("back");
@@ -772,6 +851,8 @@ static void processes_step(void)
     }
     if (world.front != NULL && due(world.client_back_ms))
         client_start();
+    if (world.front != NULL && due(world.fellow_back_ms))
+        fellow_start();
     if (world.back != NULL && due(world.service_back_ms))
         service_start();
     if (world.back != NULL && due(world.publisher_back_ms))
@@ -904,17 +985,25 @@ static void fault_poison(void)
 {
     static const char *const bodies[] = {"", "{", "no JSON", "\xff\xfe", "[1, 2", "{\"args\": [1], \"kwargs\": {}}\n}"};
 
-    broker_inject(world.broker, percent(50) ? "rpc-shop" : "evt-shop-happened--shop.on_event", "shop.work",
-                  &(amqp_basic_properties_t){0}, rpc_bytes_of(bodies[below(6)]), true);
+    broker_inject(world.broker, percent(50) ? REQUESTS_QUEUE : EVENTS_QUEUE, "shop.work", &(amqp_basic_properties_t){0},
+                  rpc_bytes_of(bodies[below(6)]), true);
 }
 
 static void fault_stop_service(void)
 {
-    if (world.service == NULL || world.service_stopping)
+    if (world.shop.service == NULL || world.service_stopping)
         return;
     story("the service stops");
     world.service_stopping = true;
-    rpc_service_stop(world.service, (int)below(1500), on_service_stopped, NULL);
+    rpc_service_stop(world.shop.service, (int)below(1500), on_service_stopped, NULL);
+}
+
+static void fault_store(void)
+{
+    struct shop *shop = percent(50) ? &world.shop : &world.fellow;
+
+    if (shop != &world.shop || !world.service_stopping)
+        shop_set_able(shop, shop->unable);
 }
 
 static void fault_process(void)
@@ -938,17 +1027,17 @@ static void fault_process(void)
         if (world.client != NULL) {
             story("the front is freed");
             client_free();
+            shop_close(&world.fellow);
             rpc_connection_free(world.front);
             world.front = NULL;
-            world.client_back_ms = 0;
+            world.client_back_ms = world.fellow_back_ms = 0;
             world.front_back_ms = now_ms() + 1 + below(500);
         }
         break;
     default:
-        if (world.service != NULL && !world.service_stopping && world.publisher != NULL) {
+        if (world.shop.service != NULL && !world.service_stopping && world.publisher != NULL) {
             story("the back is freed");
-            rpc_service_free(world.service);
-            world.service = NULL;
+            shop_close(&world.shop);
             publisher_free();
             rpc_connection_free(world.back);
             world.back = NULL;
@@ -963,7 +1052,7 @@ static void any_fault(void)
 {
     struct broker_link *link;
 
-    switch (below(14)) {
+    switch (below(16)) {
     case 0:
     case 1:
     case 2:
@@ -1003,6 +1092,10 @@ static void any_fault(void)
     case 12:
         fault_stop_service();
         break;
+    case 13:
+    case 14:
+        fault_store();
+        break;
     default:
         fault_process();
         break;
@@ -1019,8 +1112,8 @@ static void check_bounds(void)
         violated("%u calls in flight", rpc_client_in_flight(world.client));
     if (world.publisher != NULL && rpc_publisher_unconfirmed(world.publisher) > UNCONFIRMED_MAX)
         violated("%u events unconfirmed", rpc_publisher_unconfirmed(world.publisher));
-    if (world.service != NULL && !world.service_stopping && rpc_service_in_flight(world.service) > HELD_MAX)
-        violated("%u requests under way", rpc_service_in_flight(world.service));
+    if (world.shop.service != NULL && !world.service_stopping && rpc_service_in_flight(world.shop.service) > HELD_MAX)
+        violated("%u requests under way", rpc_service_in_flight(world.shop.service));
     for (unsigned i = 0; i < 2; i++) {
         const struct mq *mq = connections[i] == NULL ? NULL : connection_mq(connections[i]);
 
@@ -1079,12 +1172,12 @@ static bool wires_work(void)
 
 static bool all_up(void)
 {
-    return wires_work() && world.client != NULL && rpc_client_ready(world.client) && world.service != NULL &&
-           !world.service_stopping && rpc_service_ready(world.service) && world.publisher != NULL &&
+    return wires_work() && world.client != NULL && rpc_client_ready(world.client) && world.shop.service != NULL &&
+           !world.service_stopping && rpc_service_ready(world.shop.service) && world.publisher != NULL &&
            rpc_publisher_ready(world.publisher) && rpc_client_in_flight(world.client) == 0 &&
            rpc_publisher_unconfirmed(world.publisher) == 0 && world.held_count == 0 &&
-           broker_depth(world.broker, "rpc-shop") == 0 &&
-           broker_depth(world.broker, "evt-shop-happened--shop.on_event") == 0;
+           (!world.has_fellow || (world.fellow.service != NULL && rpc_service_ready(world.fellow.service))) &&
+           broker_depth(world.broker, REQUESTS_QUEUE) == 0 && broker_depth(world.broker, EVENTS_QUEUE) == 0;
 }
 
 /* The faults are over: links that are half open or frozen stay so until they are given up. */
@@ -1097,18 +1190,19 @@ static void heal(void)
     *broker_rules(world.broker) = (struct broker_rules){.heartbeat_s = 60};
     for (struct network_link *link = network_next(NULL); link != NULL; link = network_next(link))
         wire_of(link)->cut_after = UINT64_MAX;
+    shop_set_able(&world.shop, true);
+    shop_set_able(&world.fellow, true);
     while (!all_up() && now_ms() < limit_ms && !world.failed)
         step();
     if (!all_up())
         violated("not all is up %d ms after the last fault: client %d, service %d, publisher %d, in flight %u, "
                  "unconfirmed %u, held %u, requests %u, events %u",
                  HEAL_LIMIT_MS, world.client != NULL && rpc_client_ready(world.client),
-                 world.service != NULL && rpc_service_ready(world.service),
+                 world.shop.service != NULL && rpc_service_ready(world.shop.service),
                  world.publisher != NULL && rpc_publisher_ready(world.publisher),
                  world.client == NULL ? 0 : rpc_client_in_flight(world.client),
                  world.publisher == NULL ? 0 : rpc_publisher_unconfirmed(world.publisher), world.held_count,
-                 broker_depth(world.broker, "rpc-shop"),
-                 broker_depth(world.broker, "evt-shop-happened--shop.on_event"));
+                 broker_depth(world.broker, REQUESTS_QUEUE), broker_depth(world.broker, EVENTS_QUEUE));
 }
 
 static void check_works(void)
@@ -1136,6 +1230,64 @@ static void check_works(void)
             violated("after healing, event %u ended %u times and was handled %u times", first_event + i,
                      world.events[first_event + i].ended, world.events[first_event + i].handled);
     }
+}
+
+/* As many consume both queues. */
+static bool consumed_by(unsigned count)
+{
+    return broker_consumers(world.broker, REQUESTS_QUEUE) == count &&
+           broker_consumers(world.broker, EVENTS_QUEUE) == count;
+}
+
+/*
+ * Until so many consume both queues, and at least so long; no queue is without a consumer for longer than it takes to
+ * look round.
+ */
+static void check_consumed_by(unsigned count, uint64_t least_ms)
+{
+    static const char *const queues[] = {REQUESTS_QUEUE, EVENTS_QUEUE};
+    uint64_t start_ms = now_ms(), limit_ms = start_ms + least_ms + STANDBY_LIMIT_MS,
+             consumed_ms[] = {start_ms, start_ms};
+
+    while ((now_ms() < start_ms + least_ms || !consumed_by(count)) && now_ms() < limit_ms && !world.failed) {
+        step();
+        for (unsigned i = 0; i < 2; i++) {
+            if (broker_consumers(world.broker, queues[i]) > 0)
+                consumed_ms[i] = now_ms();
+            else if (now_ms() - consumed_ms[i] > RPC_STANDBY_MS + STEP_MS_MAX)
+                violated("nobody consumes %s", queues[i]);
+        }
+    }
+    if (!consumed_by(count) && !world.failed)
+        violated("%u consume requests, %u consume events, not %u", broker_consumers(world.broker, REQUESTS_QUEUE),
+                 broker_consumers(world.broker, EVENTS_QUEUE), count);
+}
+
+/* An instance without a store leaves the work to one that has its own; of two without, one stays. */
+static void check_standby(void)
+{
+    unsigned executed;
+
+    check_consumed_by(2, 0);
+    shop_set_able(&world.shop, false);
+    check_consumed_by(1, 0);
+    executed = world.shop.executed;
+    check_works();
+    if (world.shop.executed != executed)
+        violated("an instance that stands by was given a request");
+    shop_set_able(&world.fellow, false);
+    check_consumed_by(1, 3 * STANDBY_LIMIT_MS);
+    shop_set_able(&world.shop, true);
+    check_consumed_by(1, 0);
+    shop_set_able(&world.fellow, true);
+    check_consumed_by(2, 0);
+    shop_set_able(&world.shop, false);
+    shop_set_able(&world.fellow, false);
+    check_consumed_by(1, 3 * STANDBY_LIMIT_MS);
+    shop_set_able(&world.fellow, true);
+    shop_set_able(&world.shop, true);
+    check_consumed_by(2, 0);
+    check_works();
 }
 
 /* With nothing to do the links stay, by heartbeats alone. */
@@ -1181,14 +1333,15 @@ static void go_home(void)
 {
     uint64_t limit_ms = now_ms() + 3000;
 
+    shop_close(&world.fellow);
     world.service_stopping = true;
-    rpc_service_stop(world.service, 1000, on_service_stopped, NULL);
-    while (world.service != NULL && now_ms() < limit_ms) {
+    rpc_service_stop(world.shop.service, 1000, on_service_stopped, NULL);
+    while (world.shop.service != NULL && now_ms() < limit_ms) {
         network_step();
         broker_tick(world.broker, now_ms());
         fake_loop_advance(world.loop, 5);
     }
-    if (world.service != NULL)
+    if (world.shop.service != NULL)
         violated("the service does not stop");
     rpc_connection_close(world.front, 1000, on_closed, &world.closed_front);
     rpc_connection_close(world.back, 1000, on_closed, &world.closed_back);
@@ -1217,10 +1370,14 @@ static void start(void)
                                                         .multiple_percent = below(100),
                                                         .heartbeat_s = (uint16_t)(1 + below(3))};
     world.dead_letters = percent(50);
+    world.has_fellow = percent(50);
+    world.shop.name = "shop";
+    world.fellow.name = "fellow";
     world.front = connect_as("front");
     world.back = connect_as("back");
     client_start();
     service_start();
+    fellow_start();
     publisher_start();
 }
 
@@ -1230,8 +1387,8 @@ static void end(void)
         client_free();
     if (world.publisher != NULL)
         publisher_free();
-    rpc_service_free(world.service);
-    world.service = NULL;
+    shop_close(&world.shop);
+    shop_close(&world.fellow);
     world.healing = true;
     finish_held();
     rpc_connection_free(world.front);
@@ -1260,6 +1417,8 @@ static bool run(uint64_t seed, bool trace)
     heal();
     if (!world.failed)
         check_works();
+    if (!world.failed && world.has_fellow)
+        check_standby();
     if (!world.failed)
         check_idle();
     if (!world.failed)
