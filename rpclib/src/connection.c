@@ -215,7 +215,7 @@ static void connection_on_open(void *arg)
     connection_enter(connection, PHASE_UP);
     rpc_log(RPC_LOG_INFO, "connected to the broker", RPC_LOG_TEXT("host", connection->uri.host),
             RPC_LOG_INT("port", connection->uri.port), RPC_LOG_TEXT("vhost", connection->uri.vhost));
-    rpc_loop_timer_start(connection->timer, mq_tick_interval_ms(connection->mq));
+    rpc_loop_timer_start(connection->timer, mq_tick_interval_ms(connection->mq, rpc_loop_now_ms(connection->loop)));
     connection_visit(connection, session_on_connection_up);
 }
 
@@ -531,7 +531,8 @@ static void connection_on_timer(void *arg)
     case PHASE_UP:
         mq_tick(connection->mq, rpc_loop_now_ms(connection->loop));
         if (connection_check_mq(connection))
-            rpc_loop_timer_start(connection->timer, mq_tick_interval_ms(connection->mq));
+            rpc_loop_timer_start(connection->timer,
+                                 mq_tick_interval_ms(connection->mq, rpc_loop_now_ms(connection->loop)));
         break;
     case PHASE_CLOSING:
         connection_finish_close(connection);

@@ -553,7 +553,7 @@ CUT_TEST(test_handshake)
     wrote_is("");
     state_is(MQ_OPEN, "");
     assert_false(mq_refused(bench.mq));
-    assert_int_equal(mq_tick_interval_ms(bench.mq), 5000);
+    assert_int_equal(mq_tick_interval_ms(bench.mq, bench.now_ms), 5000);
 }
 
 static void tune_is_at(uint16_t ours, uint16_t channel_max, uint32_t frame_max, uint16_t heartbeat,
@@ -750,6 +750,24 @@ static void test_silent_broker(void **state)
     bench_clear();
 }
 
+/* However the ticks fall: it ends when the silence is two heartbeats long, not at a tick behind that. */
+static void test_silence_is_noticed_at_once(void **state)
+{
+    (void)state;
+    shake_hands(10);
+    bench.now_ms = NOW_MS + 4321;
+    frames_heartbeat(&bench.in);
+    feed();
+    while (mq_state(bench.mq) == MQ_OPEN) {
+        uint64_t interval_ms = mq_tick_interval_ms(bench.mq, bench.now_ms);
+
+        assert_in_range(interval_ms, 1, 5000);
+        mq_tick(bench.mq, bench.now_ms += interval_ms);
+    }
+    assert_int_equal(bench.now_ms, NOW_MS + 4321 + 20000);
+    bench_clear();
+}
+
 static void test_any_byte_counts_as_heartbeat(void **state)
 {
     (void)state;
@@ -771,7 +789,7 @@ static void test_no_heartbeats_wanted(void **state)
     tick_at(100000000);
     state_is(MQ_OPEN, "");
     wrote_is("");
-    assert_int_equal(mq_tick_interval_ms(bench.mq), 1000);
+    assert_int_equal(mq_tick_interval_ms(bench.mq, bench.now_ms), 1000);
     bench_clear();
 }
 
@@ -1515,6 +1533,7 @@ int main(void)
         TEST(test_heartbeats_out),
         TEST(test_any_write_counts_as_heartbeat),
         TEST(test_silent_broker),
+        TEST(test_silence_is_noticed_at_once),
         TEST(test_any_byte_counts_as_heartbeat),
         TEST(test_no_heartbeats_wanted),
         TEST(test_set_up),

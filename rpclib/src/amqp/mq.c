@@ -12,7 +12,8 @@
 #define PSEUDOFRAME_PROTOCOL_HEADER 'A' /* rabbitmq-c's own, in no header of it: the broker refused our version */
 #define CLOSE_BY_CLIENT             200 /* reply-success */
 #define ACCESS_REFUSED              403
-#define NOT_ALLOWED                 530 /* RabbitMQ's answer for a vhost that does not exist */
+#define TICK_IDLE_MS                1000 /* without heartbeats there is nothing to look for */
+#define NOT_ALLOWED                 530  /* RabbitMQ's answer for a vhost that does not exist */
 
 struct mq *mq_new(const struct mq_options *options)
 {
@@ -121,9 +122,15 @@ void mq_send_method(struct mq *mq, uint16_t channel, amqp_method_number_t id, vo
 
 /* --- heartbeats --- */
 
-uint64_t mq_tick_interval_ms(const struct mq *mq)
+uint64_t mq_tick_interval_ms(const struct mq *mq, uint64_t now_ms)
 {
-    return mq->heartbeat_s == 0 ? 1000 : (uint64_t)mq->heartbeat_s * 500;
+    uint64_t half_ms = (uint64_t)mq->heartbeat_s * 500;
+    uint64_t limit_ms = mq->received_ms + MQ_HEARTBEATS_MISSED * 2 * half_ms;
+    uint64_t left_ms = limit_ms > now_ms ? limit_ms - now_ms : 1;
+
+    if (mq->heartbeat_s == 0)
+        return TICK_IDLE_MS;
+    return left_ms < half_ms ? left_ms : half_ms;
 }
 
 enum mq_state mq_tick(struct mq *mq, uint64_t now_ms)

@@ -104,9 +104,12 @@ void mq_output_written(struct mq *mq, size_t size, uint64_t now_ms);
 uint64_t mq_output_appended_total(const struct mq *mq);
 uint64_t mq_output_written_total(const struct mq *mq);
 
-/* Heartbeats: call it at least every mq_tick_interval_ms().  May break the connection.  Returns the state. */
+/*
+ * Heartbeats: call it again mq_tick_interval_ms() after each call, so that silence is noticed when it is MQ_HEARTBEATS_MISSED
+ * intervals long and no later.  May break the connection.  Returns the state.
+ */
 enum mq_state mq_tick(struct mq *mq, uint64_t now_ms);
-uint64_t mq_tick_interval_ms(const struct mq *mq);
+uint64_t mq_tick_interval_ms(const struct mq *mq, uint64_t now_ms);
 
 /* Say goodbye; MQ_CLOSED follows when the broker has answered. */
 void mq_close(struct mq *mq);
