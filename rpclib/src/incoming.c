@@ -340,11 +340,12 @@ static bool reply_key_is_sound(struct rpc_bytes key)
 
 static const char *request_unreadable(const struct mq_message *message)
 {
-    struct rpc_bytes reply_to = PROPERTY(message, REPLY_TO, reply_to);
     const char *unreadable = message_unreadable(message);
+    struct rpc_bytes reply_to;
 
     if (unreadable != NULL)
-        return unreadable;
+        return unreadable; /* one that is too large came without its properties */
+    reply_to = PROPERTY(message, REPLY_TO, reply_to);
     if (reply_to.size == 0)
         return "it has no reply_to";
     return reply_key_is_sound(reply_to) ? NULL : "its reply_to cannot be a reply queue's key";

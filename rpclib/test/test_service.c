@@ -435,6 +435,8 @@ static void test_no_requests(void **state)
     rejects(RPC_BYTES(GOOD "\0"), REPLY_TO);
     rejects(RPC_BYTES(GOOD), 0); /* nowhere to answer to */
     rejects(RPC_BYTES(GOOD), AMQP_BASIC_REPLY_TO_FLAG, .reply_to = amqp_cstring_bytes(""));
+    rejects(RPC_BYTES(GOOD), AMQP_BASIC_REPLY_TO_FLAG, .reply_to = amqp_cstring_bytes("orders.create_order"));
+    rejects(RPC_BYTES(GOOD), AMQP_BASIC_REPLY_TO_FLAG, .reply_to = amqp_cstring_bytes("caller "));
     rejects(RPC_BYTES(GOOD), TYPE("text/plain"));
     rejects(RPC_BYTES(GOOD), TYPE("application/x-python-serialize"));
     rejects(RPC_BYTES(GOOD), TYPE("application/jsonx"));
