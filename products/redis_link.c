@@ -55,6 +55,7 @@ struct redis_link {
     struct rpc_loop_timer *timer; /* by phase: the next attempt, the end of patience, the oldest command */
     bool timer_runs;              /* in PHASE_UP: it is set for some command */
     bool writing;
+    bool was_unasked; /* the server sent a reply that no command waits for */
     struct reply_memory *replies;
 
     struct rpc_resolve *lookup; /* in PHASE_LOOKING_UP */
@@ -336,7 +337,7 @@ static void link_on_disconnect(const redisAsyncContext *redis, int status)
 
     (void)status;
     if (link->redis == redis)
-        link_lost(link, redis->c.errstr);
+        link_lost(link, link->was_unasked ? "a reply that nobody asked for" : redis->c.errstr);
 }
 
 static void link_drop(struct redis_link *link, const char *reason)
@@ -345,6 +346,15 @@ static void link_drop(struct redis_link *link, const char *reason)
 
     link_lost(link, reason);
     redisAsyncFree(redis); /* the commands end now, or when the callback that we are in returns to hiredis */
+}
+
+static bool link_reply_is_awaited(void *arg)
+{
+    const redisAsyncContext *redis = arg;
+    struct redis_link *link = redis->data;
+
+    link->was_unasked = redis->replies.head == NULL;
+    return !link->was_unasked;
 }
 
 static void link_connect(struct redis_link *link)
@@ -371,7 +381,8 @@ static void link_connect(struct redis_link *link)
     redis->ev.addWrite = hook_write_on;
     redis->ev.delWrite = hook_write_off;
     redis->ev.cleanup = hook_cleanup;
-    reply_memory_serve(link->replies, redis->c.reader);
+    link->was_unasked = false;
+    reply_memory_serve(link->replies, redis->c.reader, link_reply_is_awaited, redis);
     redisEnableKeepAlive(&redis->c); /* without it, a silent link is noticed by the next command's time limit */
     link->appended = 0;
     link->watched = 0;

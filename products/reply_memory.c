@@ -22,6 +22,8 @@ struct block {
 struct reply_memory {
     struct block *extra; /* owned */
     size_t used;
+    reply_memory_awaited_fn *awaited; /* may be NULL */
+    void *arg;
     alignas(max_align_t) char data[BLOCK_SIZE];
 };
 
@@ -75,8 +77,11 @@ static struct object *object_new(const redisReadTask *task)
     struct reply_memory *memory = task->privdata;
     struct object *object;
 
-    if (task->parent == NULL)
+    if (task->parent == NULL) {
+        if (task->type != REDIS_REPLY_ERROR && memory->awaited != NULL && !memory->awaited(memory->arg))
+            return NULL;
         memory_reset(memory);
+    }
     object = memory_take(memory, sizeof(*object));
     if (object == NULL)
         return NULL;
@@ -162,11 +167,12 @@ struct reply_memory *reply_memory_new(void)
     if (memory != NULL) {
         memory->extra = NULL;
         memory->used = 0;
+        memory->awaited = NULL;
     }
     return memory;
 }
 
-void reply_memory_serve(struct reply_memory *memory, redisReader *reader)
+void reply_memory_serve(struct reply_memory *memory, redisReader *reader, reply_memory_awaited_fn *awaited, void *arg)
 {
     static redisReplyObjectFunctions functions = {
         .createString = create_string,
@@ -178,6 +184,8 @@ void reply_memory_serve(struct reply_memory *memory, redisReader *reader)
 
     reader->fn = &functions;
     reader->privdata = memory;
+    memory->awaited = awaited;
+    memory->arg = arg;
 }
 
 void reply_memory_free(struct reply_memory *memory)

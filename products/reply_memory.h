@@ -8,13 +8,19 @@
 #define PRODUCTS_REPLY_MEMORY_H
 
 #include <hiredis/read.h>
+#include <stdbool.h>
 
 struct reply_memory;
 
 struct reply_memory *reply_memory_new(void); /* NULL when out of memory */
 
-/* Have `reader` build its replies there.  It must go before the memory does. */
-void reply_memory_serve(struct reply_memory *memory, redisReader *reader);
+/*
+ * Have `reader` build its replies there.  It must go before the memory does.  `awaited`, unless it is NULL, says whether
+ * anybody waits for the reply that begins; one that nobody waits for fails the reader, unless it is an error.  (hiredis
+ * would hand it out, and its asynchronous half end the process by an assertion.)
+ */
+typedef bool reply_memory_awaited_fn(void *arg);
+void reply_memory_serve(struct reply_memory *memory, redisReader *reader, reply_memory_awaited_fn *awaited, void *arg);
 
 void reply_memory_free(struct reply_memory *memory); /* NULL is fine */
 

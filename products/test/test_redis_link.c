@@ -309,6 +309,33 @@ static const char *answer_hang_up_on_get(struct fake *fake, const char *command)
     return strcmp(command, "GET") == 0 ? "" : answer_well(fake, command);
 }
 
+/* Debian's hiredis would end the process. */
+static void test_a_reply_that_nobody_asked_for(void **state)
+{
+    static const char *const replies[] = {"+EXTRA\r\n", ":1\r\n", "$-1\r\n", "*0\r\n", "*2\r\n$1\r\na\r\n-ERR\r\n",
+                                          "$1\r\na"};
+    struct redis_link *link;
+    struct fake fake;
+    struct sent sent;
+
+    (void)state;
+    fake_begin(&fake, answer_well);
+    link = link_new(&fake, TIMEOUT_MS);
+    for (size_t i = 0; i < sizeof(replies) / sizeof(replies[0]); i++) {
+        assert_true(turns_until(turns, is_up, link));
+        assert_int_equal(send_words(link, &sent, "GET", "a", 1), REDIS_ANSWERED);
+        assert_true(turns_until(turns, sent_is_done, &sent));
+        assert_int_equal(sent.result, REDIS_ANSWERED);
+        fake_say(&fake, replies[i]);
+        if (replies[i][strlen(replies[i]) - 1] != '\n')
+            fake_say(&fake, "\r\n");
+        assert_true(turns_until(turns, is_down, link));
+        assert_string_equal(redis_link_reason(link), "a reply that nobody asked for");
+    }
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
 static void test_hang_ups(void **state)
 {
     struct fake fake;
@@ -537,6 +564,7 @@ int main(void)
         cmocka_unit_test(test_a_name_is_a_courtesy),
         cmocka_unit_test(test_too_many_clients),
         cmocka_unit_test(test_a_spontaneous_error),
+        cmocka_unit_test(test_a_reply_that_nobody_asked_for),
         cmocka_unit_test(test_hang_ups),
         cmocka_unit_test(test_a_server_that_never_answers),
         cmocka_unit_test(test_a_command_that_is_never_answered),

@@ -65,7 +65,7 @@ static void test_cuts(void **state)
         redisReader *reader = redisReaderCreate();
         int count = 0;
 
-        reply_memory_serve(memory, reader);
+        reply_memory_serve(memory, reader, NULL, NULL);
         for (size_t at = 0; at < sizeof(stream) - 1; at += cut) {
             size_t left = sizeof(stream) - 1 - at;
             void *reply = NULL;
@@ -92,7 +92,7 @@ static void test_large_replies(void **state)
 
     (void)state;
     memset(text, 'x', LARGE);
-    reply_memory_serve(memory, reader);
+    reply_memory_serve(memory, reader, NULL, NULL);
     for (int round = 0; round < 3; round++) {
         redisReaderFeed(reader, "*300\r\n", 6);
         for (int i = 0; i < 299; i++) {
@@ -122,7 +122,7 @@ static void breaks(const char *bytes)
     redisReader *reader = redisReaderCreate();
     void *reply;
 
-    reply_memory_serve(memory, reader);
+    reply_memory_serve(memory, reader, NULL, NULL);
     assert_int_equal(redisReaderFeed(reader, bytes, strlen(bytes)), REDIS_OK);
     assert_int_equal(redisReaderGetReply(reader, &reply), REDIS_ERR);
     redisReaderFree(reader);
