@@ -55,7 +55,8 @@ static void headers_take(struct headers *headers, const amqp_table_t *table)
         if (key_is(entry, LETTER_ATTEMPTS) && entry->value.kind == AMQP_FIELD_KIND_I64 &&
             entry->value.value.i64 > 0) /* anybody can write it */
             headers->attempts = entry->value.value.i64 < ATTEMPTS_MAX ? entry->value.value.i64 : ATTEMPTS_MAX;
-        if (!is_ours(entry) && headers->count < DEAD_LETTERS_HEADERS_MAX - 6)
+        if (!is_ours(entry) && !LETTER_IS_ROUTE(frame_text(entry->key)) &&
+            headers->count < DEAD_LETTERS_HEADERS_MAX - 6)
             headers->entries[headers->count++] = *entry;
     }
 }

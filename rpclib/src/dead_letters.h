@@ -34,6 +34,12 @@
 #define RETRY_DELAYS_MS    1000, 5000, 30000, 120000
 #define RETRY_DELAYS_COUNT 4
 
+/*
+ * The broker routes what is published to each key of these headers as well: what somebody sent us with them would leave
+ * us for queues of his choice.
+ */
+#define LETTER_IS_ROUTE(key) (rpc_bytes_equal((key), "CC") || rpc_bytes_equal((key), "BCC"))
+
 struct burial;
 
 struct dead_letters {

@@ -1112,6 +1112,25 @@ static void test_dead_letter_without_room(void **state)
     assert_null(strstr(peer.story, "requeue"));
 }
 
+/* They would have the broker copy the letter to wherever its sender likes. */
+static void test_dead_letter_keeps_no_route(void **state)
+{
+    amqp_field_value_t victim = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes("victim")};
+    amqp_field_value_t route = {.kind = AMQP_FIELD_KIND_ARRAY, .value.array = {1, &victim}};
+    amqp_table_entry_t entries[] = {
+        {amqp_cstring_bytes("CC"), route}, {amqp_cstring_bytes("BCC"), route}, {amqp_cstring_bytes("cc"), victim}};
+
+    (void)state;
+    start_with_dead_letters();
+    peer_deliver(event_channel(), 1, false, "order_created",
+                 &(amqp_basic_properties_t){._flags = AMQP_BASIC_HEADERS_FLAG, .headers = {3, entries}},
+                 RPC_BYTES("no JSON"));
+    peer_run();
+    assert_int_equal(peer.messages_count, 1);
+    assert_null(strstr(peer.messages[0].headers, "CC"));
+    assert_non_null(strstr(peer.messages[0].headers, "\"cc\""));
+}
+
 static void queue_is_at(const struct rpc_event_handler *handler, const char *expected, int line)
 {
     setup(NULL);
@@ -1278,6 +1297,7 @@ int main(void)
         TEST(test_events),
         TEST(test_retries),
         TEST(test_dead_letter_without_room),
+        TEST(test_dead_letter_keeps_no_route),
         cmocka_unit_test_teardown(test_event_queues, teardown),
         TEST(test_golden),
     };

@@ -207,7 +207,7 @@ static amqp_basic_properties_t unmarked(const amqp_basic_properties_t *given, am
         struct rpc_bytes key = frame_text(given->headers.entries[i].key);
         bool marked = key.size > 10 && memcmp(key.data, "x-airship-", 10) == 0;
 
-        if (!marked && count < DEAD_LETTERS_HEADERS_MAX)
+        if (!marked && !LETTER_IS_ROUTE(key) && count < DEAD_LETTERS_HEADERS_MAX)
             entries[count++] = given->headers.entries[i];
     }
     properties.headers = (amqp_table_t){.num_entries = count, .entries = entries};
