@@ -13,7 +13,6 @@
 
 #define CALLS_MAX_DEFAULT  1000
 #define REPLY_CONSUMER_TAG "replies"
-#define NUMBER_SIZE        12
 
 struct rpc_client {
     struct session session;
@@ -124,9 +123,8 @@ static void client_on_timer(void *arg)
 static enum rpc_status client_publish(struct rpc_client *client, const struct rpc_request *request,
                                       const struct call *call)
 {
-    char key[2 * RPC_NAME_SIZE_MAX + 2], expiration[NUMBER_SIZE];
-    int key_size = snprintf(key, sizeof(key), "%s.%s", request->service, request->method);
-    int expiration_size = snprintf(expiration, sizeof(expiration), "%d", request->timeout_ms);
+    char key[WIRE_KEY_SIZE], expiration[WIRE_NUMBER_SIZE];
+    size_t key_size = wire_request_key(key, request->service, request->method);
     amqp_basic_properties_t properties = {
         ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
                   AMQP_BASIC_PRIORITY_FLAG | AMQP_BASIC_CORRELATION_ID_FLAG | AMQP_BASIC_REPLY_TO_FLAG |
@@ -136,17 +134,17 @@ static enum rpc_status client_publish(struct rpc_client *client, const struct rp
         .delivery_mode = WIRE_TRANSIENT,
         .correlation_id = amqp_cstring_bytes(call->correlation_id),
         .reply_to = amqp_cstring_bytes(client->reply_to),
-        .expiration = {(size_t)expiration_size, expiration},
+        .expiration = {wire_expiration(expiration, request->timeout_ms), expiration},
         .headers = context_headers(request->context),
     };
 
-    if (strlen(request->service) > RPC_NAME_SIZE_MAX || strlen(request->method) > RPC_NAME_SIZE_MAX)
+    if (key_size == 0)
         return RPC_TOO_LARGE;
     if (properties.headers.num_entries > 0)
         properties._flags |= AMQP_BASIC_HEADERS_FLAG;
     return mq_publish(session_channel(&client->session),
                       &(struct mq_publish){.exchange = rpc_bytes_of(client->exchange),
-                                           .routing_key = {key, (size_t)key_size},
+                                           .routing_key = {key, key_size},
                                            .mandatory = true,
                                            .properties = &properties,
                                            .body = buffer_bytes(&client->body)});

@@ -71,7 +71,14 @@ bool wire_bind(const struct rpc_method *method, const struct wire_call *call, js
 
 /* --- names; false when one does not fit into AMQP's 255 bytes --- */
 
-#define WIRE_NAME_SIZE 256
+#define WIRE_NAME_SIZE   256
+#define WIRE_KEY_SIZE    (2 * RPC_NAME_SIZE_MAX + 1)
+#define WIRE_NUMBER_SIZE 12
+
+/* A request's routing key `<service>.<method>`; its size, without NUL, or 0 when a name is longer than RPC_NAME_SIZE_MAX. */
+size_t wire_request_key(char out[WIRE_KEY_SIZE], const char *service, const char *method);
+/* The `expiration` of a request whose caller waits so long, 0 or more; its size, without NUL. */
+size_t wire_expiration(char out[WIRE_NUMBER_SIZE], int timeout_ms);
 
 bool wire_rpc_queue(char out[WIRE_NAME_SIZE], const char *service);
 bool wire_event_exchange(char out[WIRE_NAME_SIZE], const char *source);

@@ -1,4 +1,5 @@
 /* wire: Nameko's messages, taken apart and made; those that real Nameko sent among them, byte by byte. */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -112,6 +113,50 @@ static void test_content_types(void **state)
 }
 
 /* ---- Names ------------------------------------------------------------------------------------------------------- */
+
+static void key_is(const char *service, const char *method, const char *expected)
+{
+    char out[WIRE_KEY_SIZE];
+    size_t size = wire_request_key(out, service, method);
+
+    assert_int_equal(size, strlen(expected));
+    assert_memory_equal(out, expected, size);
+}
+
+static void test_request_keys(void **state)
+{
+    char longest[RPC_NAME_SIZE_MAX + 1], too_long[RPC_NAME_SIZE_MAX + 2], out[WIRE_KEY_SIZE];
+
+    (void)state;
+    memset(longest, 'n', sizeof(longest));
+    longest[RPC_NAME_SIZE_MAX] = '\0';
+    memset(too_long, 'n', sizeof(too_long));
+    too_long[RPC_NAME_SIZE_MAX + 1] = '\0';
+    key_is("products", "get", "products.get");
+    key_is("p", "", "p.");
+    assert_int_equal(wire_request_key(out, longest, longest), WIRE_KEY_SIZE);
+    assert_int_equal(wire_request_key(out, too_long, "get"), 0);
+    assert_int_equal(wire_request_key(out, "products", too_long), 0);
+}
+
+static void expiration_is(int timeout_ms, const char *expected)
+{
+    char out[WIRE_NUMBER_SIZE];
+    size_t size = wire_expiration(out, timeout_ms);
+
+    assert_int_equal(size, strlen(expected));
+    assert_memory_equal(out, expected, size);
+}
+
+static void test_expirations(void **state)
+{
+    (void)state;
+    expiration_is(0, "0");
+    expiration_is(9, "9");
+    expiration_is(10, "10");
+    expiration_is(5000, "5000");
+    expiration_is(INT_MAX, "2147483647");
+}
 
 static void test_names(void **state)
 {
@@ -387,6 +432,8 @@ int main(void)
         cmocka_unit_test(test_calls),
         cmocka_unit_test(test_content_types),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_request_keys),
+        cmocka_unit_test(test_expirations),
         cmocka_unit_test(test_golden_deliveries),
         cmocka_unit_test(test_golden_bodies),
     };
