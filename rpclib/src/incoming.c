@@ -329,13 +329,14 @@ static struct rpc_incoming *incoming_new(struct rpc_service *service, const stru
  */
 static bool reply_key_is_sound(struct rpc_bytes key)
 {
-    for (size_t i = 0; i < key.size; i++) {
-        char c = key.data[i];
+    static const bool sound[256] = {
+        ['a' ... 'z'] = true, ['A' ... 'Z'] = true, ['0' ... '9'] = true, ['-'] = true, ['_'] = true,
+    };
+    size_t at = 0;
 
-        if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '-' && c != '_')
-            return false;
-    }
-    return true;
+    while (at < key.size && sound[(unsigned char)key.data[at]])
+        at++;
+    return at == key.size;
 }
 
 static const char *request_unreadable(const struct mq_message *message)
