@@ -206,6 +206,29 @@ static void test_duplicate_keys(void **state)
     duplicate_is("{\"n\":1e999,\"a\":1,\"a\":2}", "duplicate key at line 1 column 18");
 }
 
+/* Every byte at every place of a string that is longer than the scanner's stride. */
+static void test_bytes_in_strings(void **state)
+{
+    char text[] = "\"abcdefghijklmnopqrstuvwxyz\"";
+
+    (void)state;
+    for (size_t place = 1; place < sizeof(text) - 2; place++) {
+        char before = text[place];
+
+        for (int byte = 0; byte < 256; byte++) {
+            struct rpc_bytes bytes;
+            bool plain = byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
+
+            text[place] = (char)byte;
+            bytes = exact(text, sizeof(text) - 1);
+            if (rpc_json_check(bytes) != plain)
+                fail_msg("byte %d at %zu: taken as %d", byte, place, !plain);
+            free((char *)bytes.data);
+        }
+        text[place] = before;
+    }
+}
+
 static void string_is(const char *text, const char *expected)
 {
     struct rpc_bytes bytes = exact(text, strlen(text));
@@ -538,6 +561,7 @@ int main(void)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_depth),
         cmocka_unit_test(test_duplicate_keys),
+        cmocka_unit_test(test_bytes_in_strings),
         cmocka_unit_test(test_strings),
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_numbers_too_large),
