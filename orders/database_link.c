@@ -361,13 +361,25 @@ static void link_deliver(struct database_link *link)
         link_lose(link, "the session is of no use any more");
 }
 
+/*
+ * The server's errors carry an SQLSTATE.  One without is libpq's own: the connection is gone, or its memory ran out within
+ * an answer, and then neither that statement's end is known, nor which of the results behind it belongs to which.
+ */
+static bool is_libpqs_own(const PGresult *rows)
+{
+    return PQresultStatus(rows) == PGRES_FATAL_ERROR && PQresultErrorField(rows, PG_DIAG_SQLSTATE) == NULL;
+}
+
 /* One result; the first error stands, whatever the server says of what came behind it. */
 static void link_take(struct database_link *link, PGresult *rows)
 {
     struct sent *oldest = &link->sent[link->sent_first];
 
     link->progress_ms = rpc_loop_now_ms(link->options.loop);
-    if (link->sent_count == 0) {
+    if (is_libpqs_own(rows)) {
+        link_lose(link, PQresultErrorMessage(rows));
+        PQclear(rows);
+    } else if (link->sent_count == 0) {
         PQclear(rows);
     } else if (PQresultStatus(rows) == PGRES_PIPELINE_SYNC) {
         PQclear(rows);

@@ -398,8 +398,10 @@ static bool take_orders(struct order_store_unit *unit, const PGresult *rows, int
     struct order *order = NULL;
     size_t lines_count = 0, orders_count = 0;
 
-    if (!scratch_reserve(store, (size_t)(PQntuples(rows) - row)))
-        return false;
+    if (!scratch_reserve(store, (size_t)(PQntuples(rows) - row))) {
+        unit->status = unit->work.operation->is_read ? ORDER_STORE_BUSY : ORDER_STORE_UNKNOWN;
+        return true;
+    }
     for (; row < PQntuples(rows); row++) {
         int32_t id = row_int4(rows, row, 0);
 
@@ -778,7 +780,7 @@ enum order_store_status order_store_create(struct order_store *store, struct ord
     unit->headers = creation->headers;
     unit->work.size = order_size(creation->order) + creation->headers.size;
     if (!unit_set_key(unit, creation))
-        return ORDER_STORE_FAILED;
+        return ORDER_STORE_BUSY; /* of memory */
     return store_start(store, unit, creation->idempotency_key.data != NULL ? CREATE_BY_KEY : CREATE_BY_REQUEST,
                        deadline_ms, done);
 }
@@ -792,7 +794,7 @@ enum order_store_status order_store_recall(struct order_store *store, struct ord
     unit->order = creation->order;
     unit->work.size = order_size(creation->order);
     if (!unit_set_key(unit, creation))
-        return ORDER_STORE_FAILED;
+        return ORDER_STORE_BUSY; /* of memory */
     return store_start(store, unit, RECALL, deadline_ms, done);
 }
 
