@@ -45,7 +45,10 @@ struct rpc_connection {
 
     enum phase phase;
     enum rpc_connection_state told; /* what on_state heard last */
-    unsigned failures;              /* attempts since the link was last up */
+    unsigned failures;              /* attempts since a link last stayed */
+    uint64_t up_ms;                 /* when the link came up */
+    bool was_short;                 /* the last one did not stay: an open that is followed by a close tells nothing */
+    bool is_away_told, is_refused_told;
     struct rpc_loop_timer *timer;
     struct rpc_loop_task *flush;
     struct rpc_loop_task *tell;
@@ -207,14 +210,28 @@ static void connection_on_flush(void *arg)
 
 /* --- the mq's events --- */
 
+static void connection_log_up(struct rpc_connection *connection)
+{
+    rpc_log(RPC_LOG_INFO, "connected to the broker", RPC_LOG_TEXT("host", connection->uri.host),
+            RPC_LOG_INT("port", connection->uri.port), RPC_LOG_TEXT("vhost", connection->uri.vhost));
+    connection->is_away_told = connection->is_refused_told = false;
+}
+
+/* Whether the link has been up for so long that it may be called one. */
+static bool connection_has_stayed(const struct rpc_connection *connection)
+{
+    return connection->phase == PHASE_UP &&
+           rpc_loop_now_ms(connection->loop) - connection->up_ms >= RPC_RECONNECT_MAX_MS;
+}
+
 static void connection_on_open(void *arg)
 {
     struct rpc_connection *connection = arg;
 
-    connection->failures = 0;
+    connection->up_ms = rpc_loop_now_ms(connection->loop);
     connection_enter(connection, PHASE_UP);
-    rpc_log(RPC_LOG_INFO, "connected to the broker", RPC_LOG_TEXT("host", connection->uri.host),
-            RPC_LOG_INT("port", connection->uri.port), RPC_LOG_TEXT("vhost", connection->uri.vhost));
+    if (!connection->was_short)
+        connection_log_up(connection);
     rpc_loop_timer_start(connection->timer, mq_tick_interval_ms(connection->mq, rpc_loop_now_ms(connection->loop)));
     connection_visit(connection, session_on_connection_up);
 }
@@ -285,13 +302,16 @@ static void connection_on_closed(struct rpc_connection *connection)
         on_closed(connection->on_closed_arg);
 }
 
-/* A broker that stays away is told of once, and once more when it is back. */
-static void connection_log_lost(const struct rpc_connection *connection, bool was_up, const char *reason)
+/* A broker that stays away is told of once, that it refuses us once more, and that it is back when the link stays. */
+static void connection_log_lost(struct rpc_connection *connection, bool was_up, const char *reason)
 {
-    enum rpc_log_level level = was_up || connection->failures == 0 ? RPC_LOG_WARNING : RPC_LOG_DEBUG;
+    bool is_refused = connection->mq != NULL && mq_refused(connection->mq);
+    enum rpc_log_level level = connection->is_away_told ? RPC_LOG_DEBUG : RPC_LOG_WARNING;
 
-    if (connection->mq != NULL && mq_refused(connection->mq))
-        level = RPC_LOG_ERROR;
+    if (is_refused)
+        level = connection->is_refused_told ? RPC_LOG_DEBUG : RPC_LOG_ERROR;
+    connection->is_away_told = true;
+    connection->is_refused_told = connection->is_refused_told || is_refused;
     rpc_log(level, was_up ? "lost the broker; connecting again" : "cannot connect to the broker; trying again",
             RPC_LOG_TEXT("host", connection->uri.host), RPC_LOG_INT("port", connection->uri.port),
             RPC_LOG_TEXT("reason", reason));
@@ -306,11 +326,20 @@ static void connection_lost(struct rpc_connection *connection, const char *reaso
         return;
     }
     connection_log_lost(connection, was_up, reason);
+    if (connection_has_stayed(connection))
+        connection->failures = 0;
+    connection->was_short = was_up && !connection_has_stayed(connection);
     connection_drop_link(connection);
     connection_enter(connection, PHASE_WAITING);
     rpc_loop_timer_start(connection->timer,
                          backoff_ms(connection->failures++, RPC_RECONNECT_MIN_MS, RPC_RECONNECT_MAX_MS));
     connection_tell_sessions_down(connection);
+}
+
+void connection_give_up(struct rpc_connection *connection, const char *reason)
+{
+    if (connection->phase == PHASE_UP)
+        connection_lost(connection, reason);
 }
 
 /* --- input --- */
@@ -529,6 +558,8 @@ static void connection_on_timer(void *arg)
         connection_lost(connection, "no handshake in time");
         break;
     case PHASE_UP:
+        if (connection->is_away_told && connection_has_stayed(connection))
+            connection_log_up(connection);
         mq_tick(connection->mq, rpc_loop_now_ms(connection->loop));
         if (connection_check_mq(connection))
             rpc_loop_timer_start(connection->timer,

@@ -14,5 +14,7 @@ const struct mq *connection_mq_counters(const struct rpc_connection *connection)
 void connection_session_add(struct rpc_connection *connection, struct session *session);
 void connection_session_remove(struct rpc_connection *connection, struct session *session);
 void connection_flush_later(struct rpc_connection *connection);
+/* The link is of no use: connect again.  Not from inside a callback of the mq's. */
+void connection_give_up(struct rpc_connection *connection, const char *reason);
 
 #endif

@@ -1,20 +1,41 @@
 #include "session.h"
 
+#include <stdio.h>
+
 #include "backoff.h"
 #include "connection.h"
 #include "rpclib/log.h"
 
+#define SESSION_REASON_SIZE 320
+
 static void session_open(struct session *session);
 
+static uint64_t session_now_ms(const struct session *session)
+{
+    return rpc_loop_now_ms(connection_loop(session->connection));
+}
+
+/* A broker in an alarm reads nothing from a connection that publishes: that is no fault of the link. */
 static void session_on_timer(void *arg)
 {
-    session_open(arg);
+    struct session *session = arg;
+    const struct mq *mq = connection_mq(session->connection);
+    char reason[SESSION_REASON_SIZE];
+
+    if (session->channel == NULL) {
+        session_open(session);
+    } else if (mq == NULL || mq_blocked(mq)) {
+        rpc_loop_timer_start(session->timer, SESSION_SETUP_MAX_MS);
+    } else {
+        snprintf(reason, sizeof(reason), "no answer to the set-up of \"%s\" within %d ms", session->what,
+                 SESSION_SETUP_MAX_MS);
+        connection_give_up(session->connection, reason);
+    }
 }
 
 static void session_reopen_later(struct session *session)
 {
-    rpc_loop_timer_start(session->reopen,
-                         backoff_ms(session->failures++, SESSION_REOPEN_MIN_MS, SESSION_REOPEN_MAX_MS));
+    rpc_loop_timer_start(session->timer, backoff_ms(session->failures++, SESSION_REOPEN_MIN_MS, SESSION_REOPEN_MAX_MS));
 }
 
 /* The channel is gone, whoever closed it. */
@@ -26,6 +47,14 @@ static void session_enter_down(struct session *session)
     session->up = session->opened = false;
     if (owed)
         session->events->on_down(session->arg);
+}
+
+/* What fails again and again is told of once.  Returns the level at which to tell. */
+static enum rpc_log_level session_failure_level(struct session *session, enum rpc_log_level level)
+{
+    if (session->up && session_now_ms(session) - session->up_ms >= SESSION_REOPEN_MAX_MS)
+        session->failures = 0;
+    return session->failures == 0 ? level : RPC_LOG_DEBUG;
 }
 
 /* --- the channel's events --- */
@@ -40,7 +69,8 @@ static void session_on_settled(void *arg)
         return;
     }
     session->up = true;
-    session->failures = 0;
+    session->up_ms = session_now_ms(session);
+    rpc_loop_timer_stop(session->timer);
     session->events->on_up(session->arg);
 }
 
@@ -88,6 +118,7 @@ void session_restart(struct session *session)
 {
     if (session->channel == NULL)
         return;
+    (void)session_failure_level(session, RPC_LOG_DEBUG);
     mq_channel_close(session->channel);
     session_reopen_later(session);
     session_enter_down(session);
@@ -97,7 +128,8 @@ static void session_on_cancelled(void *arg)
 {
     struct session *session = arg;
 
-    rpc_log(RPC_LOG_WARNING, "the broker cancelled a consumer: its queue is gone; declaring it again",
+    rpc_log(session_failure_level(session, RPC_LOG_WARNING),
+            "the broker cancelled a consumer: its queue is gone; declaring it again",
             RPC_LOG_TEXT("what", session->what));
     session_restart(session);
 }
@@ -106,8 +138,8 @@ static void session_on_closed(uint16_t code, struct rpc_bytes text, void *arg)
 {
     struct session *session = arg;
 
-    rpc_log(RPC_LOG_ERROR, "the broker closed a channel; opening it again", RPC_LOG_TEXT("what", session->what),
-            RPC_LOG_INT("code", code), RPC_LOG_BYTES("reason", text));
+    rpc_log(session_failure_level(session, RPC_LOG_ERROR), "the broker closed a channel; opening it again",
+            RPC_LOG_TEXT("what", session->what), RPC_LOG_INT("code", code), RPC_LOG_BYTES("reason", text));
     session_reopen_later(session);
     session_enter_down(session);
 }
@@ -138,6 +170,7 @@ static void session_open(struct session *session)
         return;
     }
     session->opened = true;
+    rpc_loop_timer_start(session->timer, SESSION_SETUP_MAX_MS);
     session->events->setup(session->channel, session->arg);
 }
 
@@ -145,8 +178,8 @@ bool session_init(struct session *session, struct rpc_connection *connection, co
                   const struct session_events *events, void *arg)
 {
     *session = (struct session){.connection = connection, .events = events, .arg = arg, .what = what};
-    session->reopen = rpc_loop_timer_new(connection_loop(connection), session_on_timer, session);
-    if (session->reopen == NULL)
+    session->timer = rpc_loop_timer_new(connection_loop(connection), session_on_timer, session);
+    if (session->timer == NULL)
         return false;
     connection_session_add(connection, session);
     session_open(session);
@@ -155,12 +188,12 @@ bool session_init(struct session *session, struct rpc_connection *connection, co
 
 void session_clear(struct session *session)
 {
-    if (session->reopen == NULL)
+    if (session->timer == NULL)
         return; /* never initialised */
     if (session->channel != NULL)
         mq_channel_close(session->channel);
     connection_session_remove(session->connection, session);
-    rpc_loop_timer_free(session->reopen);
+    rpc_loop_timer_free(session->timer);
     *session = (struct session){0};
 }
 
@@ -178,7 +211,7 @@ void session_on_connection_unblocked(struct session *session)
 
 void session_on_connection_down(struct session *session)
 {
-    rpc_loop_timer_stop(session->reopen);
+    rpc_loop_timer_stop(session->timer);
     session_enter_down(session);
 }
 

@@ -13,6 +13,7 @@
 
 #define SESSION_REOPEN_MIN_MS 100
 #define SESSION_REOPEN_MAX_MS 5000
+#define SESSION_SETUP_MAX_MS  10000 /* for all answers to a set-up; then the link is given up */
 
 struct session_events {
     void (*setup)(struct mq_channel *channel, void *arg); /* declare and consume what is needed */
@@ -35,9 +36,10 @@ struct session {
     const char *what; /* for logs: "service", "client" ...; lent */
     struct mq_channel *channel;
     bool up;
-    bool opened; /* setup ran, on_down is owed */
-    unsigned failures;
-    struct rpc_loop_timer *reopen;
+    bool opened;                  /* setup ran, on_down is owed */
+    unsigned failures;            /* since the session last stayed up for SESSION_REOPEN_MAX_MS */
+    uint64_t up_ms;               /* when it came up */
+    struct rpc_loop_timer *timer; /* the set-up's limit, or until the channel is opened again */
 };
 
 /* Joins the connection; opens at once if that is up.  False when out of memory.  `session` is the caller's memory. */

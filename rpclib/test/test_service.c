@@ -18,6 +18,7 @@
 #include "rpclib/log.h"
 #include "rpclib/publisher.h"
 #include "rpclib/service.h"
+#include "session.h"
 #include "simulation/peer.h"
 
 #define STORY_SIZE 8192
@@ -630,6 +631,51 @@ static void test_answer_after_reconnect(void **state)
     rpc_incoming_answer_json(held[1], json_true()); /* its caller is still there, perhaps; its delivery is not */
     peer_run();
     peer_story_is("1 publish nameko-rpc/caller");
+}
+
+/* A broker that shakes hands and then answers no declaration; one in an alarm is only waited for. */
+static void test_set_up_without_answers(void **state)
+{
+    unsigned handshakes = peer.handshakes;
+
+    (void)state;
+    peer.holds_answers = true;
+    service = rpc_service_new(
+        peer.connection, &(struct rpc_service_options){.name = "products", .methods = methods, .methods_count = 1});
+    peer_block(true);
+    peer_advance(SESSION_SETUP_MAX_MS);
+    assert_int_equal(peer.handshakes, handshakes);
+    peer_block(false);
+    peer_advance(SESSION_SETUP_MAX_MS - 1);
+    assert_int_equal(peer.handshakes, handshakes);
+    peer.holds_answers = false;
+    peer_advance(1 + RPC_RECONNECT_MAX_MS);
+    assert_int_equal(peer.handshakes, handshakes + 1);
+    assert_true(rpc_service_ready(service));
+    peer_advance(SESSION_SETUP_MAX_MS);
+    assert_true(rpc_service_ready(service));
+    assert_int_equal(peer.handshakes, handshakes + 1);
+}
+
+/* An open-ok that is followed by the end is no success: the attempts become rare as if there had been none. */
+static void test_a_link_that_never_stays(void **state)
+{
+    unsigned handshakes = peer.handshakes;
+
+    (void)state;
+    start(0);
+    for (unsigned ms = 0; ms < 30000; ms++) {
+        if (rpc_connection_state(peer.connection) == RPC_CONNECTION_UP)
+            peer_hang_up(0);
+        peer_advance(1);
+    }
+    assert_in_range(peer.handshakes - handshakes, 30000 / RPC_RECONNECT_MAX_MS, 2 * 30000 / RPC_RECONNECT_MAX_MS + 8);
+    peer_advance(2 * RPC_RECONNECT_MAX_MS);
+    assert_true(rpc_service_ready(service));
+    handshakes = peer.handshakes;
+    peer_hang_up(0);
+    peer_advance(2 * RPC_RECONNECT_MIN_MS); /* it stayed: the next attempt is made at once */
+    assert_int_equal(peer.handshakes, handshakes + 1);
 }
 
 static void test_blocked(void **state)
@@ -1279,6 +1325,8 @@ int main(void)
         TEST(test_context_of_too_many_headers),
         TEST(test_answer_later),
         TEST(test_answer_after_reconnect),
+        TEST(test_set_up_without_answers),
+        TEST(test_a_link_that_never_stays),
         TEST(test_blocked),
         TEST(test_free_with_requests_running),
         TEST(test_free_within_a_handler),
