@@ -1,11 +1,14 @@
 /*
  * A context is kept as what it will be sent as: a table of AMQP header fields, their keys with Nameko's prefix.
+ *
+ * One is made for each request.  What the usual one holds has its place in it, so that it is a single allocation; what is
+ * more goes into the pool.
  */
 #include "context.h"
 
 #include <amqp_framing.h>
 #include <jansson.h>
-#include <stdio.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "rpclib/connection.h"
@@ -17,12 +20,16 @@
 #define POOL_PAGE    1024 /* most contexts fit into one page */
 #define KEY_SIZE_MAX 255  /* AMQP's short string */
 #define NESTING_MAX  8    /* of a header's value, where it becomes JSON */
-#define CALL_ID_SIZE (2 * RPC_NAME_SIZE_MAX + 40)
+#define ENTRIES_FEW  8
+#define ROOM_SIZE    256 /* call stack of a first call, a trace, and some more */
 
 struct rpc_context {
-    amqp_pool_t pool; /* all texts */
-    int count;
-    amqp_table_entry_t entries[RPC_CONTEXT_VALUES_MAX];
+    amqp_pool_t pool;
+    int count, capacity;
+    amqp_table_entry_t *entries; /* `few`, or in the pool */
+    amqp_table_entry_t few[ENTRIES_FEW];
+    size_t room_used;
+    _Alignas(max_align_t) char room[ROOM_SIZE];
 };
 
 static struct rpc_context *context_new_empty(void)
@@ -32,6 +39,9 @@ static struct rpc_context *context_new_empty(void)
     if (context == NULL)
         return NULL;
     context->count = 0;
+    context->capacity = ENTRIES_FEW;
+    context->entries = context->few;
+    context->room_used = 0;
     init_amqp_pool(&context->pool, POOL_PAGE);
     return context;
 }
@@ -48,19 +58,34 @@ amqp_table_t context_headers(const struct rpc_context *context)
 {
     if (context == NULL)
         return amqp_empty_table;
-    return (amqp_table_t){.num_entries = context->count, .entries = (amqp_table_entry_t *)(uintptr_t)context->entries};
+    return (amqp_table_t){.num_entries = context->count, .entries = context->entries};
 }
+
+/* Memory that goes with the context.  NULL when there is none. */
+static void *context_alloc(struct rpc_context *context, size_t size)
+{
+    const size_t step = _Alignof(max_align_t);
+    char *memory;
+
+    if (size > ROOM_SIZE - context->room_used)
+        return amqp_pool_alloc(&context->pool, size > 0 ? size : 1);
+    memory = context->room + context->room_used;
+    context->room_used += (size + step - 1) / step * step; /* ROOM_SIZE is a multiple of it */
+    return memory;
+}
+
+_Static_assert(ROOM_SIZE % _Alignof(max_align_t) == 0, "context_alloc() rounds up");
 
 /* --- texts --- */
 
 static bool context_copy(struct rpc_context *context, struct rpc_bytes text, amqp_bytes_t *out)
 {
-    amqp_pool_alloc_bytes(&context->pool, text.size > 0 ? text.size : 1, out);
+    out->bytes = context_alloc(context, text.size);
+    out->len = text.size;
     if (out->bytes == NULL)
         return false;
     if (text.size > 0)
         memcpy(out->bytes, text.data, text.size);
-    out->len = text.size;
     return true;
 }
 
@@ -79,17 +104,35 @@ static amqp_table_entry_t *context_find(struct rpc_context *context, struct rpc_
     return NULL;
 }
 
+/* Room for one more entry. */
+static bool context_grow(struct rpc_context *context)
+{
+    amqp_table_entry_t *all;
+
+    if (context->count < context->capacity)
+        return true;
+    if (context->capacity == RPC_CONTEXT_VALUES_MAX)
+        return false;
+    all = context_alloc(context, RPC_CONTEXT_VALUES_MAX * sizeof(*all));
+    if (all == NULL)
+        return false;
+    memcpy(all, context->entries, (size_t)context->count * sizeof(*all));
+    context->entries = all;
+    context->capacity = RPC_CONTEXT_VALUES_MAX;
+    return true;
+}
+
 /* An entry for the key (without prefix), new or the one that is there; NULL when there is no room or memory. */
 static amqp_table_entry_t *context_entry(struct rpc_context *context, struct rpc_bytes key)
 {
     amqp_table_entry_t *entry = context_find(context, key);
-    amqp_bytes_t name;
+    amqp_bytes_t name = {.len = sizeof(PREFIX) - 1 + key.size};
 
     if (entry != NULL)
         return entry;
-    if (context->count == RPC_CONTEXT_VALUES_MAX || sizeof(PREFIX) - 1 + key.size > KEY_SIZE_MAX)
+    if (name.len > KEY_SIZE_MAX || !context_grow(context))
         return NULL;
-    amqp_pool_alloc_bytes(&context->pool, sizeof(PREFIX) - 1 + key.size, &name);
+    name.bytes = context_alloc(context, name.len);
     if (name.bytes == NULL)
         return NULL;
     memcpy(name.bytes, PREFIX, sizeof(PREFIX) - 1);
@@ -129,12 +172,30 @@ static bool stack_is_sound(const amqp_field_value_t *value)
     return true;
 }
 
+/* `<service>.<method>.<uuid>`: the id of a call. */
+static bool call_id_new(struct rpc_context *context, const char *service, const char *method, amqp_bytes_t *out)
+{
+    size_t service_size = strlen(service), method_size = strlen(method);
+    char *id;
+
+    out->len = service_size + 1 + method_size + 1 + RPC_UUID_SIZE - 1;
+    id = context_alloc(context, out->len + 1); /* the uuid ends in NUL */
+    out->bytes = id;
+    if (id == NULL)
+        return false;
+    memcpy(id, service, service_size);
+    id[service_size] = '.';
+    memcpy(id + service_size + 1, method, method_size);
+    id[service_size + 1 + method_size] = '.';
+    rpc_uuid4(id + service_size + 1 + method_size + 1);
+    return true;
+}
+
 /* Put this call's own id on the stack, behind the last of its parents. */
 static bool context_push_call(struct rpc_context *context, const char *service, const char *method)
 {
     amqp_table_entry_t *entry = context_entry(context, rpc_bytes_of(&STACK_KEY[sizeof(PREFIX) - 1]));
     int parents = 0, first = 0;
-    char id[CALL_ID_SIZE], uuid[37];
     amqp_field_value_t *stack;
 
     if (entry == NULL)
@@ -143,15 +204,13 @@ static bool context_push_call(struct rpc_context *context, const char *service, 
         parents = entry->value.value.array.num_entries;
         first = parents > RPC_CALL_ID_STACK_MAX - 1 ? parents - (RPC_CALL_ID_STACK_MAX - 1) : 0;
     }
-    stack = amqp_pool_alloc(&context->pool, sizeof(*stack) * RPC_CALL_ID_STACK_MAX);
+    stack = context_alloc(context, sizeof(*stack) * (size_t)(parents - first + 1));
     if (stack == NULL)
         return false;
     for (int i = first; i < parents; i++)
         stack[i - first] = entry->value.value.array.entries[i];
-    rpc_uuid4(uuid);
-    snprintf(id, sizeof(id), "%s.%s.%s", service, method, uuid);
     stack[parents - first].kind = AMQP_FIELD_KIND_UTF8;
-    if (!context_copy(context, rpc_bytes_of(id), &stack[parents - first].value.bytes))
+    if (!call_id_new(context, service, method, &stack[parents - first].value.bytes))
         return false;
     entry->value.kind = AMQP_FIELD_KIND_ARRAY;
     entry->value.value.array.num_entries = parents - first + 1;
@@ -322,7 +381,7 @@ static bool field_from_json(struct rpc_context *context, amqp_field_value_t *fie
 static bool array_from_json(struct rpc_context *context, amqp_field_value_t *field, const json_t *list)
 {
     size_t count = json_array_size(list);
-    amqp_field_value_t *entries = amqp_pool_alloc(&context->pool, (count + 1) * sizeof(*entries));
+    amqp_field_value_t *entries = context_alloc(context, (count + 1) * sizeof(*entries));
 
     if (entries == NULL)
         return false;
@@ -339,7 +398,7 @@ static bool array_from_json(struct rpc_context *context, amqp_field_value_t *fie
 static bool table_from_json(struct rpc_context *context, amqp_field_value_t *field, json_t *object)
 {
     size_t count = json_object_size(object);
-    amqp_table_entry_t *entries = amqp_pool_alloc(&context->pool, (count + 1) * sizeof(*entries));
+    amqp_table_entry_t *entries = context_alloc(context, (count + 1) * sizeof(*entries));
     json_t *value;
     const char *key;
     int i = 0;
