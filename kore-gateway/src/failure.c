@@ -84,12 +84,20 @@ static void failure_log(const struct flight *flight, const char *service, enum r
             RPC_LOG_BYTES("target", flight_target(flight)));
 }
 
+/* Nothing was done, and the request may be fine. */
+static void answer_out_of_memory(struct flight *flight)
+{
+    flight_error(flight, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Out of memory."));
+}
+
 json_t *failure_or_json(struct flight *flight)
 {
     char reason[RPC_JSON_REASON_SIZE], message[RPC_JSON_REASON_SIZE + sizeof("Invalid json: ")];
     json_t *json = rpc_json_load(flight_body(flight), reason);
 
-    if (json == NULL) {
+    if (json == NULL && rpc_json_no_memory(reason)) {
+        answer_out_of_memory(flight);
+    } else if (json == NULL) {
         snprintf(message, sizeof(message), "Invalid json: %s", reason);
         flight_error(flight, 400, "BAD_REQUEST", rpc_bytes_of(message));
     }
@@ -102,7 +110,7 @@ void failure_answer_invalid(struct flight *flight, json_t *messages)
 
     complaint_append(&text, messages);
     if (messages == NULL || text.failed)
-        flight_error(flight, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Out of memory."));
+        answer_out_of_memory(flight);
     else
         flight_error(flight, 400, "VALIDATION_ERROR",
                      text.size > 0 ? text_bytes(&text) : RPC_BYTES("The request is not valid."));
@@ -117,7 +125,7 @@ static void answer_remote_invalid(struct flight *flight, const struct rpc_error 
     json_t *args = rpc_json_load(error->exc_args, reason);
     json_t *messages = json_incref(json_array_get(args, 0));
 
-    if (messages == NULL)
+    if (messages == NULL && !(args == NULL && rpc_json_no_memory(reason)))
         messages = json_stringn(error->value.data == NULL ? "" : error->value.data, error->value.size);
     json_decref(args);
     failure_answer_invalid(flight, messages);

@@ -254,7 +254,10 @@ static void answer_product_not_found(struct flight *flight)
 
     text_append(&message, RPC_BYTES("Product Id "));
     text_append(&message, creating->products.items[creating->known]);
-    flight_error(flight, 404, "PRODUCT_NOT_FOUND", text_bytes(&message));
+    if (message.failed)
+        failure_answer(flight, FAILURE_OF_PREPARE, PRODUCTS, RPC_NO_MEMORY, NULL);
+    else
+        flight_error(flight, 404, "PRODUCT_NOT_FOUND", text_bytes(&message));
     text_clear(&message);
 }
 

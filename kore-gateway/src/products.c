@@ -73,7 +73,10 @@ static void answer_not_found(struct flight *flight)
     text_append(&message, RPC_BYTES("Product ID "));
     text_append(&message, id);
     text_append(&message, RPC_BYTES(" does not exist"));
-    flight_error(flight, 404, "PRODUCT_NOT_FOUND", text_bytes(&message));
+    if (message.failed)
+        failure_answer(flight, FAILURE_OF_READ, SERVICE, RPC_NO_MEMORY, NULL);
+    else
+        flight_error(flight, 404, "PRODUCT_NOT_FOUND", text_bytes(&message));
     text_clear(&message);
 }
 

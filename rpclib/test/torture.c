@@ -40,7 +40,8 @@ void *REAL(realloc)(void *memory, size_t size);
 
 static struct torture_options options;
 static pthread_t thread;
-static bool runs; /* a scenario does */
+static bool runs;   /* a scenario does */
+static bool spares; /* nothing may fail now */
 static enum torture_fault fault;
 static long countdown; /* until the one that fails */
 static bool fell;      /* it came */
@@ -86,7 +87,7 @@ static int on_object(struct dl_phdr_info *object, size_t size, void *arg)
 
 static bool counts(const void *caller)
 {
-    if (!runs || !*options.when || !pthread_equal(pthread_self(), thread))
+    if (!runs || spares || !*options.when || !pthread_equal(pthread_self(), thread))
         return false;
     for (size_t i = 0; i < code_count; i++)
         if ((uintptr_t)caller >= code[i].from && (uintptr_t)caller < code[i].to)
@@ -267,6 +268,11 @@ void torture(const char *name, enum torture_fault of, void (*run)(void))
         torture_violated("it never ends");
     if (scenario_n == 1)
         torture_violated("nothing was there to fail");
+}
+
+void torture_spare(bool spared)
+{
+    spares = spared;
 }
 
 bool torture_fell(void)

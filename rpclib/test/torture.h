@@ -32,6 +32,9 @@ void torture_begin(const struct torture_options *options);
 /* Run it for each n.  TORTURE_N in the environment says which n it is at, for runs that crash. */
 void torture(const char *scenario, enum torture_fault fault, void (*run)(void));
 
+/* From here on nothing fails, until it is told otherwise. */
+void torture_spare(bool spared);
+
 /* Whether something has failed in this run. */
 bool torture_fell(void);
 

@@ -41,30 +41,6 @@ static bool spared(size_t size, bool again)
     return size == 131072 || size == sizeof(void *) || (again && size <= 8 * sizeof(void *) && size % 8 == 0);
 }
 
-/*
- * What jansson 2.14 cannot lose either: its lexer goes on when a text it collects cannot grow, and reads behind its end.
- * The growing is a function of its own, so it is spared by name.
- */
-int __real_strbuffer_append_bytes(void *buffer, const char *data, size_t size);
-int __wrap_strbuffer_append_bytes(void *buffer, const char *data, size_t size);
-int __wrap_strbuffer_append_byte(void *buffer, char byte);
-
-int __wrap_strbuffer_append_bytes(void *buffer, const char *data, size_t size)
-{
-    bool in_rpclib = network_in_rpclib;
-    int result;
-
-    network_in_rpclib = false;
-    result = __real_strbuffer_append_bytes(buffer, data, size);
-    network_in_rpclib = in_rpclib;
-    return result;
-}
-
-int __wrap_strbuffer_append_byte(void *buffer, char byte)
-{
-    return __wrap_strbuffer_append_bytes(buffer, &byte, 1);
-}
-
 void __wrap_rpc_log_write(enum rpc_log_level level, const char *message, const struct rpc_log_field *fields,
                           size_t count)
 {
