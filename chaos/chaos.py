@@ -21,6 +21,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=180, help="how long faults are injected (180)")
     parser.add_argument("--seed", type=int, help="the nemesis's schedule comes from it alone; random if not given")
+    parser.add_argument("--fault", action="append", default=[], metavar="ID", help="this one alone, such as F16 (several: again)")
     parser.add_argument("--report", type=Path, help="a folder for report.json, history.jsonl and all logs")
     parser.add_argument("--show-schedule", type=int, metavar="ROUNDS", help="print the seed's first rounds and leave")
     return parser.parse_args()
@@ -51,10 +52,12 @@ def run(options, seed, sanitized):
         try:
             system.start()
             say("the shop runs")
+            for what, why in system.lacks.items():
+                say(f"left out, what needs {what}: {why}")
             history = History()
             load = Load(system, history, seed)
             stage = Stage(system, load, history)
-            nemesis = Nemesis(stage, seed, say)
+            nemesis = Nemesis(stage, seed, options.fault, say)
             prober = Prober(system)
             load.start()
             prober.start()
@@ -72,7 +75,7 @@ def run(options, seed, sanitized):
             prober.stop()
             load.resolve(time.monotonic() + limits.RECOVERY_S)
             load.stop()
-            evidence.wait_settled(system, load)
+            evidence.wait_settled(system, load, stage)
             say("at rest")
             seen = evidence.collect(system, load, stage, nemesis, prober)
             seen.baseline, seen.at_rest = baseline, system.weights()
@@ -110,10 +113,10 @@ def run(options, seed, sanitized):
     return 1 if failed or not table else 0
 
 
-def show_schedule(seed, rounds):
+def show_schedule(seed, rounds, ids):
     from harness.nemesis import schedule
 
-    for _, planned in zip(range(rounds), schedule(seed)):
+    for _, planned in zip(range(rounds), schedule(seed, ids)):
         print(" + ".join(f"{one}, after {one.after_s:.1f} s for {one.lasts_s:.1f} s" for one in planned))
 
 
@@ -124,10 +127,15 @@ def main():
         os.environ.setdefault("TIME_SCALE", SANITIZED_TIME_SCALE)  # before anything reads it
         for name, options_of_it in SANITIZERS.items():
             os.environ.setdefault(name, options_of_it)
-    seed = random.SystemRandom().randrange(1, 1_000_000) if options.seed is None else options.seed
+    seed = os.environ.get("AIRSHIP_CHAOS_SEED", options.seed)  # a run that was started again inside namespaces keeps its own
+    seed = random.SystemRandom().randrange(1, 1_000_000) if seed is None else int(seed)
     if options.show_schedule:
-        show_schedule(seed, options.show_schedule)
+        show_schedule(seed, options.show_schedule, options.fault)
         return 0
+    from harness import namespaces
+
+    os.environ["AIRSHIP_CHAOS_SEED"] = str(seed)
+    namespaces.enter()
     print(f"seed {seed}", flush=True)
     return run(options, seed, sanitized)
 

@@ -75,6 +75,7 @@ class Evidence:
     orders: dict = field(default_factory=dict)  # id -> [(product id, price, quantity)], lines by id
     stock: dict = field(default_factory=dict)  # product id -> in_stock; None: no such product
     stock_at_first: dict = field(default_factory=dict)
+    also_sold: dict = field(default_factory=dict)  # product id -> by events that are no order's
     products: dict = field(default_factory=dict)  # of those acknowledged: id -> fields, or None
     products_expected: dict = field(default_factory=dict)
     outbox: int = 0
@@ -244,7 +245,7 @@ def check_products(evidence):
 
 def check_stock(evidence):
     """INV-3."""
-    sold = Counter()
+    sold = Counter(evidence.also_sold)
     for lines in evidence.orders.values():
         for product_id, _, quantity in lines:
             sold[product_id] += quantity

@@ -20,6 +20,11 @@ def _orders(shop):
     return orders
 
 
+def _stock_at_first(load, stage):
+    """All products that were made; of one that was damaged, what it was mended with."""
+    return {**{product_id: STOCK for product_id in load.products}, **{product_id: STOCK for product_id in stage.mended}}
+
+
 def _products(shop, ids):
     found = {}
     with shop.redis() as connection:
@@ -52,16 +57,16 @@ def _dead_letters(shop):
         connection.close()  # what was read goes back
 
 
-def wait_settled(system, load):
+def wait_settled(system, load, stage):
     """Until the outbox is empty, the queues are, and each order has lowered the stock; or until the bound."""
     limit = time.monotonic() + limits.SETTLE_S
     while time.monotonic() < limit:
         shop = system.shop
         if shop.outbox() == 0:
             sold = dict(shop.query("SELECT product_id, sum(quantity)::bigint FROM order_details GROUP BY 1"))
-            products = _products(shop, list(load.products))
+            products = _products(shop, [*load.products, *stage.mended])
             stocks = {product_id: int(fields["in_stock"]) for product_id, fields in products.items() if fields}
-            if all(stock == STOCK - sold.get(product_id, 0) for product_id, stock in stocks.items()):
+            if all(stock == STOCK - sold.get(product_id, 0) - stage.also_sold[product_id] for product_id, stock in stocks.items()):
                 queues = system.queues()
                 if not any(count for name, count in queues.items() if name not in DEAD_LETTERS):
                     return
@@ -70,11 +75,12 @@ def wait_settled(system, load):
 
 def collect(system, load, stage, nemesis, prober):
     shop = system.shop
-    products = _products(shop, list(load.products))
+    products = _products(shop, [*load.products, *stage.mended])
     return Evidence(
         orders=_orders(shop),
         stock={product_id: int(fields["in_stock"]) for product_id, fields in products.items() if fields},
-        stock_at_first={product_id: STOCK for product_id in load.products},
+        stock_at_first=_stock_at_first(load, stage),
+        also_sold=stage.also_sold,
         products=products,
         products_expected={product_id: load._identity(product_id) for product_id in load.products},
         outbox=shop.outbox(),

@@ -6,9 +6,14 @@ import signal
 import socket
 import struct
 import threading
+import subprocess
+import sys
 import time
+import uuid
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable
 
 import pika
@@ -17,8 +22,12 @@ import redis
 
 from support.amqp import connect
 
+from support.clock import wait_until
+
 from . import limits
 from .history import INFO
+from .load import STOCK
+from .system import IN_NAMESPACES
 
 PROGRAMS = ("products-1", "products-2", "orders-1", "orders-2", "gateway-1")
 SERVICES = PROGRAMS[:4]
@@ -44,6 +53,7 @@ class Fault:
     lasts_s: tuple  # from, to
     run: Callable  # (stage, **chosen): a context
     choose: Callable = lambda rng: {}
+    needs: str = None  # see System.lacks
 
 
 class Stage:
@@ -52,6 +62,8 @@ class Stage:
     def __init__(self, system, load, history):
         self.system, self.load, self.history = system, load, history
         self.poison = {}
+        self.also_sold = Counter()  # product -> what events that are no order's took of it
+        self.mended = {}  # product -> its fields, once it was no product
 
 
 def _label(link):
@@ -113,6 +125,48 @@ def queue_deleted(stage, queue):
     yield
 
 
+BINDINGS = (
+    ("rpc-products", "nameko-rpc", "products.*"),
+    ("rpc-orders", "nameko-rpc", "orders.*"),
+    ("evt-orders-order_created--products.handle_order_created", EVENTS, EVENT),
+)
+
+
+@contextmanager
+def queue_unbound(stage, binding):
+    """What is published meanwhile comes back to its publisher: no service, or an event that stays in the outbox."""
+    queue, exchange, key = binding
+    connection = connect(stage.system.shop.room.amqp_uri)
+    try:
+        connection.channel().queue_unbind(queue, exchange, key)
+    finally:
+        connection.close()
+    try:
+        yield
+    finally:
+        connection = connect(stage.system.shop.room.amqp_uri)
+        try:
+            connection.channel().queue_bind(queue, exchange, key)
+        finally:
+            connection.close()
+
+
+FLOOD = Path(__file__).with_name("flood.py")
+FLOODERS = 2
+
+
+@contextmanager
+def flood(stage):
+    """Somebody else publishes in the same vhost as fast as the broker lets them."""
+    command = [sys.executable, str(FLOOD), stage.system.shop.room.amqp_uri]
+    flooders = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(FLOODERS)]
+    try:
+        yield
+    finally:
+        counts = [int(flooder.communicate()[0] or 0) for flooder in flooders]
+    assert all(counts), f"the flood did not come: {counts} messages"
+
+
 @contextmanager
 def connections_closed(stage):
     room = stage.system.shop.room.name
@@ -126,13 +180,13 @@ def connections_closed(stage):
 @contextmanager
 def link_broken(stage, link, mode, **settings):
     began = time.monotonic()
-    stage.system.proxy.set(link, mode, **settings)
+    stage.system.break_link(link, mode, **settings)
     try:
         yield
     finally:
         if mode == "cut":
             stage.system.expect_unready(began, time.monotonic(), _label(link))
-        stage.system.proxy.set(link, "up")
+        stage.system.mend_link(link)
 
 
 def _some_link(rng):
@@ -145,6 +199,11 @@ def _blackhole(rng):
 
 def _delayed(rng):
     return {**_some_link(rng), "mode": "delay", "ms": 50, "jitter_ms": 30, "direction": "both"}
+
+
+def _lossy(rng):
+    chosen = rng.choice([link for link in LINKS if link.partition("~")[0] in IN_NAMESPACES])
+    return {"link": chosen, "mode": "lossy", "loss": 0.05, "ms": 50, "jitter_ms": 30, "double": 0.02}
 
 
 def _slow(rng):
@@ -230,6 +289,92 @@ LOCKS = (
 )
 
 
+@contextmanager
+def deadlocks(stage):
+    """A session that locks in the other order; PostgreSQL ends the transaction that waits longest, which is ours."""
+    brought_about, failure = [0], []
+    over = threading.Event()
+
+    def run():
+        for table in _endlessly(LOCKED_LATE):
+            if over.is_set():
+                return
+            try:
+                brought_about[0] += _deadlock(stage.system.shop.room.postgres_uri, table, over)
+            except psycopg2.Error as error:
+                failure.append(error)  # PostgreSQL may be what another fault strikes
+                over.wait(STEP_S)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert brought_about[0], f"no deadlock came about: {failure}"
+
+
+LOCKED_LATE = ("order_outbox", "order_details", "orders", "order_idempotency", "order_requests")
+DEADLOCK_WAIT_S = 1.0  # until somebody waits for the first lock
+VICTIM_SQL = """
+    SELECT held.pid, held.relation::regclass::text
+      FROM pg_locks AS wanted JOIN pg_locks AS held ON held.pid = wanted.pid AND held.granted AND held.locktype = 'relation'
+     WHERE NOT wanted.granted AND wanted.relation = %s::regclass AND wanted.pid <> pg_backend_pid()
+       AND held.relation::regclass::text = ANY (%s) AND held.mode = 'RowExclusiveLock' LIMIT 1"""
+
+
+def _endlessly(values):
+    while True:
+        yield from values
+
+
+def _deadlock(uri, table, over):
+    """Whether one came about: a transaction that waits for our lock on this table holds another one that we then want."""
+    connection = psycopg2.connect(uri)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET deadlock_timeout = '3s'")  # the other one, by default 1 s, looks first
+            cursor.execute("SET lock_timeout = '5s'")
+            cursor.execute(f"LOCK TABLE {table} IN SHARE MODE")
+            limit = time.monotonic() + DEADLOCK_WAIT_S
+            while time.monotonic() < limit and not over.is_set():
+                cursor.execute(VICTIM_SQL, (table, [name for name in LOCKED_LATE if name != table]))
+                victim = cursor.fetchone()
+                if victim is not None:
+                    try:
+                        cursor.execute(f"LOCK TABLE {victim[1]} IN SHARE MODE")
+                    except psycopg2.errors.DeadlockDetected:
+                        pass  # it was us
+                    return 1
+                over.wait(0.01)
+        return 0
+    finally:
+        connection.rollback()
+        connection.close()
+
+
+@contextmanager
+def wal_full(stage):
+    """The file system that PostgreSQL writes its log to has no room left: it panics, and starts again for as long as it can."""
+    system = stage.system
+    log = system.servers.run_dir / "log" / "postgres.log"
+    size = log.stat().st_size
+    system.fill_wal()
+    try:
+        over = time.monotonic() + limits.MACHINE_RECOVERY_S
+        while b"No space left on device" not in log.read_bytes()[size:]:
+            assert time.monotonic() < over, "PostgreSQL still finds room for its log"
+            try:  # the next segment is needed now, and cannot be made
+                system.shop.query("SELECT pg_switch_wal() FROM (SELECT pg_logical_emit_message(false, 'chaos', 'x')) AS x")
+            except psycopg2.Error:
+                time.sleep(0.05)
+        yield
+    finally:
+        system.clear_wal()
+        system.servers.start_one("postgres")
+
+
 # ---- Redis ---------------------------------------------------------------------------------------------------------
 
 
@@ -282,7 +427,7 @@ def clients_leave(stage):
         parts = (head[:20], head + body[: len(body) // 2], head + body, b"GET /orders?limit=100 HTTP/1.1\r\nHost: shop\r\n\r\n")
         op = stage.history.begin("order", "http", order=marker, lines=lines, left=True)
         op.sent, op.outcome = True, INFO
-        with socket.create_connection(("127.0.0.1", stage.system.gateway_port), 2) as sock:
+        with socket.create_connection(stage.system.gateway_address, 2) as sock:
             sock.sendall(parts[turn[0] % len(parts)])
             over.wait(0.004 * (turn[0] % 7))
             if turn[0] % 2:
@@ -306,6 +451,48 @@ def clients_leave(stage):
 
 
 @contextmanager
+def clients_half_close(stage):
+    """A client that has said all it has to say and shuts its side down.  Kore resets it, perhaps after the work was done."""
+    over = threading.Event()
+    shelf = stage.load.shelf[0]
+    late = []
+
+    def ask():
+        marker = stage.history.next_order()
+        lines = [{"product_id": shelf, "price": f"{marker}.00", "quantity": 1}]
+        _, lines, head, body = _post_order_text(stage, (marker, lines))
+        op = stage.history.begin("order", "http", order=marker, lines=lines, left=True)
+        op.sent, op.outcome = True, INFO
+        with socket.create_connection(stage.system.gateway_address, limits.HANG_S) as sock:
+            sock.sendall(head + body)
+            sock.shutdown(socket.SHUT_WR)
+            try:
+                while sock.recv(4096):
+                    pass
+            except socket.timeout:
+                late.append(f"order {marker}: neither an answer nor an end within {limits.HANG_S:g} s of a half-close")
+            except OSError:
+                pass
+        op.ended = time.monotonic()
+
+    def run():
+        while not over.wait(LEAVERS_S):
+            try:
+                ask()
+            except OSError:
+                pass  # the gateway may be what another fault strikes
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert not late, late[0]
+
+
+@contextmanager
 def slow_clients(stage):
     """Some send a head byte by byte, some ask for much and read nothing."""
     sockets = []
@@ -322,7 +509,7 @@ def slow_clients(stage):
     with ExitStack() as stack:
         for number in range(SLOW_CLIENTS):
             try:
-                sock = stack.enter_context(socket.create_connection(("127.0.0.1", stage.system.gateway_port), 2))
+                sock = stack.enter_context(socket.create_connection(stage.system.gateway_address, 2))
                 sock.settimeout(0)
                 sock.send(b"GET /" if number % 2 == 0 else b"GET /orders?limit=1000 HTTP/1.1\r\nHost: shop\r\n\r\n" * 20)
                 sockets.append(sock)
@@ -355,11 +542,63 @@ def poison(stage, bodies):
     yield
 
 
+def _publish_event(stage, body):
+    connection = connect(stage.system.shop.room.amqp_uri)
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish(EVENTS, EVENT, body, _json_properties(), mandatory=True)
+    finally:
+        connection.close()
+    return True
+
+
+@contextmanager
+def product_damaged(stage, mends):
+    """Redis holds something else where a product was: events for it fail.  One is mended in time and then applied once;
+    one never is, and its event becomes a dead letter after the last attempt."""
+    product_id = f"chaos-damaged-{len(stage.poison)}-{len(stage.also_sold)}"
+    fields = {"id": product_id, "title": "", "passenger_capacity": 1, "maximum_speed": 1, "in_stock": STOCK}
+    key = f"products:{product_id}"
+    order = {"id": 2_000_000_000 + len(stage.poison) + len(stage.also_sold), "order_details": [
+        {"id": 1, "product_id": product_id, "price": "1.00", "quantity": 7}]}  # fmt: skip
+    body = json.dumps({"order": order, "chaos": str(uuid.UUID(int=order["id"]))}).encode()
+    with stage.system.shop.redis() as connection:
+        connection.set(key, "no hash")
+    if mends:
+        stage.also_sold[product_id] = 7
+    else:
+        stage.poison[body] = True
+    # Another fault may hold the broker; twice is once, for the event names its order.
+    wait_until(lambda: _publish_event(stage, body), "the event is published", limits.HANG_S + limits.RECOVERY_S)
+    yield
+    if mends:
+        with stage.system.shop.redis() as connection:
+            with connection.pipeline(transaction=True) as pipeline:
+                pipeline.delete(key)
+                pipeline.hset(key, mapping=fields)
+                pipeline.execute()
+        stage.mended[product_id] = fields
+
+
 def _json_properties():
     return pika.BasicProperties(content_type="application/json", content_encoding="utf-8", delivery_mode=2)
 
 
 POISON = ('{"@', '{"order": {"id": "@", "order_details": 7}}', '["@"]', '{"@": "' + "x" * 200_000 + '"}')
+
+
+# ---- clocks --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def clock_jumps(stage, hours):
+    """For one of two instances of each service, the wall clock alone: what is monotonic goes on."""
+    stage.system.set_clock(hours * 3600)
+    try:
+        yield
+    finally:
+        stage.system.set_clock(0)
 
 
 # ---- programs ------------------------------------------------------------------------------------------------------
@@ -442,6 +681,7 @@ CATALOGUE = (
     Fault("F2", "broker frozen, 3 heartbeats", "broker", (16, 18), server_frozen, lambda rng: {"server": "rabbitmq"}),
     Fault("F3", "memory alarm", "broker", (3, 8), memory_alarm),
     Fault("F4", "disk alarm", "broker", (3, 8), disk_alarm),
+    Fault("F5", "flood", "broker", (4, 8), flood),
     Fault("F6", "queue deleted", "broker", (0, 1), queue_deleted, lambda rng: {"queue": rng.choice(("rpc-products", "rpc-orders"))}),
     Fault("F6", "connections closed", "broker", (0, 1), connections_closed),
     Fault(
@@ -452,15 +692,19 @@ CATALOGUE = (
         link_broken,
         lambda rng: {"link": rng.choice(LINKS), "mode": "drop", "direction": "s2c"},
     ),
+    Fault("F8", "queue unbound", "broker", (1, 5), queue_unbound, lambda rng: {"binding": rng.choice(BINDINGS)}),
     Fault("F11", "half-open link", "link", (3, 15), link_broken, lambda rng: {**_some_link(rng), "mode": "half-open"}),
     Fault("F12", "link cut", "link", (1, 8), link_broken, lambda rng: {**_some_link(rng), "mode": "cut"}),
     Fault("F12", "link black hole", "link", (2, 15), link_broken, _blackhole),
     Fault("F13", "link delayed", "link", (3, 8), link_broken, _delayed),
+    Fault("F13", "packets lost, doubled, out of order", "link", (4, 10), link_broken, _lossy, "namespaces"),
     Fault("F13", "link slow", "link", (3, 8), link_broken, _slow),
     Fault("F14", "backends terminated", "postgres", (1, 3), backends_terminated),
     Fault("F14", "backend killed", "postgres", (0, 1), backend_killed),
     Fault("F14", "PostgreSQL killed", "postgres", (0.5, 7), server_killed, lambda rng: {"server": "postgres", "labels": SERVICES[2:]}),
     Fault("F15", "PostgreSQL frozen", "postgres", (2, 8), server_frozen, lambda rng: {"server": "postgres"}),
+    Fault("F16", "WAL disk full", "postgres", (2, 6), wal_full, needs="file systems"),
+    Fault("F17", "deadlocks", "postgres", (4, 8), deadlocks),
     Fault("F18", "lock held", "postgres", (2, 8), table_locked, lambda rng: {"statement": rng.choice(LOCKS)}),
     Fault("F19", "Redis killed", "redis", (0.5, 7), server_killed, lambda rng: {"server": "redis", "labels": SERVICES[:2]}),
     Fault("F20", "Redis frozen", "redis", (2, 8), server_frozen, lambda rng: {"server": "redis"}),
@@ -468,12 +712,16 @@ CATALOGUE = (
     Fault("F21", "scripts flushed", "redis", (2, 4), redis_scripts_flushed),
     Fault("F21", "Redis out of memory", "redis", (2, 5), redis_out_of_memory),
     Fault("F22", "clients leave", "clients", (3, 6), clients_leave),
+    Fault("F23", "clients half-close", "clients", (2, 4), clients_half_close),
     Fault("F24", "slow clients", "clients", (5, 12), slow_clients),
     Fault("F25", "poison", "broker", (0, 1), poison, lambda rng: {"bodies": rng.sample(POISON, len(POISON))}),
+    Fault("F25", "product damaged, mended", "redis", (1, 4), product_damaged, lambda rng: {"mends": True}),
+    Fault("F25", "product damaged for ever", "redis", (0, 1), product_damaged, lambda rng: {"mends": False}),
     Fault("F26", "service killed", "programs", (0, 3), program_killed, lambda rng: {"label": rng.choice(SERVICES)}),
     Fault("F27", "service frozen", "programs", (2, 14), program_frozen, lambda rng: {"label": rng.choice(SERVICES)}),
     Fault("F29", "gateway worker killed", "programs", (0, 1), gateway_worker_killed),
     Fault("F29", "gateway killed", "programs", (0, 2), program_killed, lambda rng: {"label": "gateway-1"}),
     Fault("F30", "program drained", "programs", (0, 2), program_drained, lambda rng: {"label": rng.choice(PROGRAMS)}),
+    Fault("F31", "clock jumps", "clock", (2, 6), clock_jumps, lambda rng: {"hours": rng.choice((1, -1))}, "faketime"),
     Fault("F36", "everything restarted", "everything", (0, 1), everything_restarted, _any_order),
 )

@@ -46,8 +46,8 @@ def path_of(*segments):
 class Client:
     """One that asks by HTTP; not for several threads."""
 
-    def __init__(self, history, port, rng):
-        self.history, self.port, self.rng = history, port, rng
+    def __init__(self, history, address, rng):
+        self.history, self.address, self.rng = history, address, rng
         self._connection = None
 
     def close(self):
@@ -62,7 +62,7 @@ class Client:
             if sock is None or select.select([sock], [], [], 0)[0] or self.rng.random() > KEEP_ALIVE_SHARE:
                 self.close()
         if self._connection is None:
-            self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=limits.HANG_S)
+            self._connection = http.client.HTTPConnection(*self.address, timeout=limits.HANG_S)
             self._connection.connect()
             self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self._connection
@@ -109,7 +109,7 @@ class Load:
     # ---- life ------------------------------------------------------------------------------------------------------
 
     def start(self):
-        client = Client(self.history, self.system.gateway_port, random.Random(self.seed))
+        client = Client(self.history, self.system.gateway_address, random.Random(self.seed))
         for number in range(SHELF):
             op = self._make_product(client, f"chaos-{self.seed}-shelf-{number}")
             assert op.outcome == OK, f"the shop does not work before anything is broken: {op}"
@@ -156,7 +156,7 @@ class Load:
 
     def _http_client(self, number):
         rng = random.Random(f"{self.seed}-http-{number}")
-        client = Client(self.history, self.system.gateway_port, rng)
+        client = Client(self.history, self.system.gateway_address, rng)
         names, weights = zip(*ACTIONS)
         for _ in self._turns(rng):
             getattr(self, rng.choices(names, weights)[0])(client)
@@ -264,7 +264,7 @@ class Load:
     def twins(self, client):
         """The same order twice at the same time."""
         marker, lines = self.new_lines(client.rng)
-        other = Client(self.history, client.port, random.Random(marker))
+        other = Client(self.history, client.address, random.Random(marker))
         arguments = (other, marker, lines, self._key(marker), "twin")
         thread = threading.Thread(target=self.post_order, args=arguments, daemon=True)
         thread.start()
@@ -290,7 +290,7 @@ class Load:
 
     def resolve(self, deadline):
         """Ask for the truth about all that is in doubt, and again about what once was."""
-        client = Client(self.history, self.system.gateway_port, random.Random(f"{self.seed}-resolve"))
+        client = Client(self.history, self.system.gateway_address, random.Random(f"{self.seed}-resolve"))
         for marker, key, lines in self.unresolved:
             tries = 0
             while self.post_order(client, marker, lines, key).outcome != OK and time.monotonic() < deadline:

@@ -23,7 +23,7 @@ class Planned:
     chosen: dict
 
     def __str__(self):
-        chosen = ", ".join(str(value) for name, value in self.chosen.items() if name not in ("bodies", "labels", "order"))
+        chosen = ", ".join(str(value) for name, value in self.chosen.items() if name not in ("bodies", "labels", "order", "mends"))
         return f"{self.fault.id} {self.fault.name}" + (f" ({chosen})" if chosen else "")
 
 
@@ -39,8 +39,9 @@ class Struck:
     until: float = field(default=None)  # the round's end
 
 
-def schedule(seed):
-    """Rounds without end.  Each fault comes once before any comes twice."""
+def schedule(seed, ids=()):
+    """Rounds without end.  Each fault comes once before any comes twice.  `ids`: these faults alone."""
+    catalogue = [fault for fault in CATALOGUE if not ids or fault.id in ids]
     rng = random.Random(f"nemesis-{seed}")
     deck = []
 
@@ -56,7 +57,7 @@ def schedule(seed):
 
     while True:
         if not deck:
-            deck = rng.sample(CATALOGUE, len(CATALOGUE))
+            deck = rng.sample(catalogue, len(catalogue))
         first = draw(lambda fault: True)
         planned = [plan(first, 0)]
         if rng.random() < OVERLAP_SHARE and first.concerns != "everything":
@@ -84,8 +85,8 @@ def first_run_of_success(ops):
 
 
 class Nemesis:
-    def __init__(self, stage, seed, say):
-        self.stage, self.rounds, self.say = stage, schedule(seed), say
+    def __init__(self, stage, seed, ids, say):
+        self.stage, self.rounds, self.say = stage, schedule(seed, ids), say
         self.struck = []
         self.calm = []
 
@@ -94,6 +95,10 @@ class Nemesis:
         calm_since = time.monotonic()
         while time.monotonic() < until:
             planned = next(self.rounds)
+            lacking = {one.fault.needs for one in planned} & set(self.stage.system.lacks)
+            planned = [one for one in planned if one.fault.needs not in lacking]
+            if not planned:
+                continue
             self.calm.append(Window("*", calm_since, time.monotonic()))
             round_ = [Struck(one) for one in planned]
             self.struck += round_

@@ -136,9 +136,9 @@ class Links:
     def __init__(self):
         self.links = {}
 
-    async def listen(self, name, host, port):
+    async def listen(self, name, address, host, port):
         link = Link(host, port)
-        server = await asyncio.start_server(link.on_client, "127.0.0.1", 0)
+        server = await asyncio.start_server(link.on_client, address, 0)
         self.links[name] = link
         return {"port": server.sockets[0].getsockname()[1]}
 

@@ -1,4 +1,5 @@
 """The whole shop on ports of its own, each link of each program through the proxy, and what can be done to it."""
+import errno
 import http.client
 import json
 import os
@@ -16,18 +17,28 @@ from pathlib import Path
 from support import backing
 from support.backing import Servers, host_and_port, uri_through
 from support.clock import wait_until
+from support.program import PATHS
 from support.shop import Shop
 
-from . import limits
+from . import limits, namespaces
 from .checker import Window
 
 COUNTS = {"products": 2, "orders": 2, "gateway": 1}
+IN_NAMESPACES = ("products-2", "orders-2", "gateway-1")  # where that can be: behind links whose packets are ours
+BY_CLOCK = ("products-2", "orders-2")  # these have a clock that can be set
+FAKETIME = "libfaketimeMT.so.1"
+RETRY_MS = 1000
+WAL_MIB, WAL_KEPT_MIB = 192, 48
 STORES = {"products": "redis", "orders": "postgres"}
 SUPERVISE_S = 0.1
 WORKER_RESTARTED = b"the worker died and was started again"
 PROXY = Path(__file__).with_name("proxy.py")
 PARTS = 16
 PORTS = range(12000, 20000)  # below those that the kernel gives to outgoing connections: a program that starts again finds its own
+
+
+def is_sanitized():
+    return b"__asan_init" in PATHS["products"].read_bytes()
 
 
 def free_port():
@@ -59,11 +70,14 @@ class Proxy:
             self._process.stdin.flush()
             return json.loads(self._process.stdout.readline())
 
-    def listen(self, name, uri):
-        """The URI by way of a new link."""
+    def listen(self, name, uri, address):
+        """The URI by way of a new link, whose client's side is at this address."""
         host, port = host_and_port(uri)
         self.links.append(name)
-        return uri_through(uri, self._do(do="listen", name=name, host=host, port=port)["port"])
+        port = self._do(do="listen", name=name, address=address, host=host, port=port)["port"]
+        return uri_through(uri, port).replace(f"@127.0.0.1:{port}", f"@{address}:{port}").replace(
+            f"//127.0.0.1:{port}", f"//{address}:{port}"
+        )
 
     def set(self, name, mode, **settings):
         self._do(do="set", name=name, mode=mode, **settings)
@@ -105,6 +119,8 @@ class System:
         self.shop = None
         self.programs = {}  # "products-1" -> Program
         self.injured, self.unready, self.exits = [], [], []
+        self.lacks = {}  # what faults may need and this machine has not -> why
+        self.namespaces, self.packets, self._joined = {}, None, []
         self._hurt = {}  # label -> how many faults hold it down now
         self._workers_killed = 0
         self._lock = threading.RLock()
@@ -115,30 +131,63 @@ class System:
 
     def start(self):
         self.servers.start()
+        self._limit_wal()
+        self._find_clock()
+        if namespaces.entered():
+            self.namespaces = {label: namespaces.Namespace() for label in IN_NAMESPACES}
+        else:
+            self.lacks["namespaces"] = "not run as root, or it may make none; links break in the proxy alone"
         self.shop = Shop(self.servers, self.directory)
+        # An event that fails waits a second, however long it would by itself: all its attempts fit into a short run.
+        policy = json.dumps({"message-ttl": RETRY_MS})
+        room = self.shop.room.name
+        self.servers.rabbitmqctl(
+            "set_policy", "-p", room, "--priority", "2", "--apply-to", "queues", "retry-soon", r"\.retry-", policy
+        )
         self.proxy = Proxy()
         for name, count in COUNTS.items():
             for number in range(1, count + 1):
                 self._add(name, number)
+        if self._joined:
+            self.packets = namespaces.Packets(self._joined)
         for program in self.programs.values():
             program.start()
         for program in self.programs.values():
             program.wait_ready()
         self._watch.start()
 
+    def _link(self, label, server, uri):
+        name, address, namespace = f"{label}~{server}", "127.0.0.1", self.namespaces.get(label)
+        if namespace is not None:
+            address, outer, inner = namespace.link(len(self._joined) + 1)
+            self._joined.append((name, outer, inner))
+        return self.proxy.listen(name, uri, address)
+
     def _add(self, name, number):
         label, room = f"{name}-{number}", self.shop.room
         settings = {
-            "AMQP_URI": self.proxy.listen(f"{label}~broker", room.amqp_uri) + f"?heartbeat={limits.HEARTBEAT_S}",
+            "AMQP_URI": self._link(label, "broker", room.amqp_uri) + f"?heartbeat={limits.HEARTBEAT_S}",
             "RPC_TIMEOUT_MS": str(limits.RPC_TIMEOUT_S * 1000),
             "DRAIN_TIMEOUT_MS": str(limits.DRAIN_S * 1000),
         }
         if name == "products":
-            settings["REDIS_URI"] = self.proxy.listen(f"{label}~redis", room.redis_uri)
+            settings["REDIS_URI"] = self._link(label, "redis", room.redis_uri)
         if name == "orders":
-            settings["POSTGRES_URI"] = self.proxy.listen(f"{label}~postgres", room.postgres_uri)
+            settings["POSTGRES_URI"] = self._link(label, "postgres", room.postgres_uri)
         settings["PORT" if name == "gateway" else "METRICS_PORT"] = str(free_port())
+        if label in BY_CLOCK and "faketime" not in self.lacks:
+            settings.update(
+                LD_PRELOAD=str(self._faketime),
+                FAKETIME_TIMESTAMP_FILE=str(self._clock),
+                FAKETIME_CACHE_DURATION="1",
+                FAKETIME_DONT_FAKE_MONOTONIC="1",
+                NO_FAKE_STAT="1",
+            )
+        if label in self.namespaces:
+            settings["BIND_ADDRESS" if name == "gateway" else "METRICS_ADDRESS"] = "0.0.0.0"  # of its own namespace
         self.programs[label] = self.shop.add(name, **settings)
+        if label in self.namespaces:
+            self.programs[label].prefix = self.namespaces[label].prefix
 
     def stop(self):
         """All leave as asked; whoever does not is a finding."""
@@ -155,13 +204,18 @@ class System:
         self._stopping.set()
         for program in self.programs.values():
             program.kill()
-        if self.proxy is not None:
-            self.proxy.close()
+        for process in (self.packets, self.proxy, *self.namespaces.values()):
+            if process is not None:
+                process.close()
         self.servers.stop()
 
     def heal(self):
         """Whatever the nemesis did, and however it failed, is undone."""
         self.proxy.heal()
+        if self.packets is not None:
+            self.packets.heal()
+        self.clear_wal()
+        self.set_clock(0)
         for name in backing.NAMES:
             self.servers.resume(name)
         self.servers._script("start")
@@ -175,15 +229,19 @@ class System:
     # ---- what is known of it ---------------------------------------------------------------------------------------
 
     @property
-    def gateway_port(self):
-        return int(self.programs["gateway-1"].environment["PORT"])
+    def gateway_address(self):
+        return self.address_of("gateway-1")
+
+    def address_of(self, label):
+        namespace = self.namespaces.get(label)
+        return "127.0.0.1" if namespace is None else namespace.front_address, self.port_of(label)
 
     def port_of(self, label):
         environment = self.programs[label].environment
         return int(environment["PORT"] if label.startswith("gateway") else environment["METRICS_PORT"])
 
     def http(self, label, path, timeout_s):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port_of(label), timeout=timeout_s)
+        connection = http.client.HTTPConnection(*self.address_of(label), timeout=timeout_s)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -226,6 +284,71 @@ class System:
             "-q", "list_queues", "-p", self.shop.room.name, "name", "messages", "--formatter", "json"
         )
         return {queue["name"]: queue["messages"] for queue in json.loads(output[output.index("[") :])}
+
+    # ---- what is done to links, clocks and file systems -------------------------------------------------------------
+
+    def break_link(self, name, mode, **settings):
+        """Its packets, where it has any that are ours; else its streams."""
+        if self.packets is None or name not in self.packets.links or mode not in ("blackhole", "delay", "lossy"):
+            self.proxy.set(name, mode, **settings)
+        elif mode == "blackhole":
+            self.packets.set(name, loss=1, **settings)
+        else:
+            self.packets.set(name, **settings)
+
+    def mend_link(self, name):
+        self.proxy.set(name, "up")
+        if self.packets is not None and name in self.packets.links:
+            self.packets.set(name)
+
+    def _find_clock(self):
+        found = sorted(Path("/usr/lib").glob(f"*/faketime/{FAKETIME}"))
+        self._clock = self.directory / "clock"
+        self.set_clock(0)
+        if is_sanitized():
+            self.lacks["faketime"] = "it and the sanitizers do not go together"
+        elif not found:
+            self.lacks["faketime"] = "Debian's package libfaketime is not installed"
+        else:
+            self._faketime = found[0]
+
+    def set_clock(self, seconds):
+        self._clock.write_text(f"{seconds:+d}\n")
+
+    def _limit_wal(self):
+        """PostgreSQL's log on a small file system of its own."""
+        if not namespaces.entered():
+            self.lacks["file systems"] = "not run as root, or it may make none"
+            return
+        wal = self.servers.run_dir / "postgres" / "data" / "pg_wal"
+        with self.servers.database(self.servers.postgres_uri("postgres")) as cursor:
+            cursor.execute(f"ALTER SYSTEM SET max_wal_size = '{WAL_KEPT_MIB}MB'")
+            cursor.execute("ALTER SYSTEM SET min_wal_size = '32MB'")
+            cursor.execute("SELECT pg_reload_conf()")
+            cursor.execute("CHECKPOINT")
+        self.servers._script("stop", "postgres")
+        owner, kept = wal.stat(), wal.with_name("pg_wal.kept")
+        wal.rename(kept)
+        wal.mkdir()
+        options = f"size={WAL_MIB}m,mode=0700,uid={owner.st_uid},gid={owner.st_gid}"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "chaos-wal", str(wal)], check=True)
+        subprocess.run(["cp", "-a", f"{kept}/.", str(wal)], check=True)
+        shutil.rmtree(kept)
+        self.servers.start_one("postgres")
+        self._wal_filler = wal / "filler"
+
+    def fill_wal(self):
+        with self._wal_filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 16))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+    def clear_wal(self):
+        if "file systems" not in self.lacks:
+            self._wal_filler.unlink(missing_ok=True)
 
     # ---- what is done to processes ---------------------------------------------------------------------------------
 

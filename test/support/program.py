@@ -45,6 +45,7 @@ class Program:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.environment = environment
         self.arguments = list(arguments)
+        self.prefix = []  # a command that becomes the program, such as nsenter
         self.process = None
         self.starts = 0
         self.log_path = self.directory / f"{self.label}.log"
@@ -59,7 +60,7 @@ class Program:
         self.starts += 1
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(path), *self.arguments],
+                [*self.prefix, str(path), *self.arguments],
                 env={**clean_environment(), **self.environment, "READY_FILE": str(self.ready_path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
