@@ -26,6 +26,7 @@ readonly DRAIN_TIMEOUT_S=40 # more than any service takes by its own limit
 SERVICES=()        # in the order named
 PRIVATE_SERVERS=() # those that this run uses
 LABELS=()          # of each process: orders, or orders-2 where there are several
+declare -A URIS=() # of each service: the private servers', by users of its own, as "export" lines
 declare -A PIDS=() # label -> pid, of those that have not been waited for
 LOG_PIDS=()        # what prints and keeps the processes' output
 STEP_PID=          # a step of the set-up that runs now
@@ -40,7 +41,8 @@ the services named (products, orders, gateway; all three if none is named) until
 
 Environment:
   AMQP_URI, REDIS_URI, POSTGRES_URI   a server of your own, used as it stands; one that is not set gets a private server,
-                                      its data under .run/ (RUN_DIR) and kept between runs
+                                      its data under .run/ (RUN_DIR) and kept between runs; there each service has a user of
+                                      its own, who may only what it needs
   PORT (8000), BIND_ADDRESS (127.0.0.1)   where the gateway listens; several of them take PORT, PORT+1, ...
   INSTANCES (1)   how many processes of each service
   DEBUG=1         each under gdbserver from its first instruction, on 127.0.0.1:$FIRST_DEBUG_PORT and the ports that follow
@@ -165,14 +167,29 @@ servers_hold() {
 }
 
 servers_start() {
-    local server exports
+    local server service
     ((${#PRIVATE_SERVERS[@]})) || return 0
     for server in "${PRIVATE_SERVERS[@]}"; do
         "$CHECKOUT/dev_run_backingsvcs.sh" status "$server" >/dev/null 2>&1 || : >"$RUN/$server.started-by-run"
     done
     step "$CHECKOUT/dev_run_backingsvcs.sh" start "${PRIVATE_SERVERS[@]}" || end $?
-    exports=$("$CHECKOUT/dev_run_backingsvcs.sh" env "${PRIVATE_SERVERS[@]}") || end "$EXIT_FAILED"
-    eval "$exports"
+    for service in "${SERVICES[@]}"; do
+        URIS[$service]=$("$CHECKOUT/dev_run_backingsvcs.sh" env --service "$service" "${PRIVATE_SERVERS[@]}") || end "$EXIT_FAILED"
+    done
+}
+
+# The tables are their owner's; the service's role is granted what it needs of them, where there is such a role.
+database_migrate() {
+    local exports
+    if [[ -z ${POSTGRES_URI:-} ]]; then
+        exports=$("$CHECKOUT/dev_run_backingsvcs.sh" env postgres) || end "$EXIT_FAILED"
+        eval "$exports"
+        export -n POSTGRES_URI
+        POSTGRES_URI=$POSTGRES_URI SERVICE_ROLE=orders step "$CHECKOUT/migrations/deploy.sh" || end $?
+        unset POSTGRES_URI
+    else
+        step "$CHECKOUT/migrations/deploy.sh" || end $?
+    fi
 }
 
 servers_stop() {
@@ -232,6 +249,7 @@ service_start() { # SERVICE INSTANCE
     LOG_PIDS+=($!)
     (
         exec {USERS_FD}>&- </dev/null >&"$output" 2>&1 {output}>&-
+        eval "${URIS[$service]:-}"
         # A session of its own: Ctrl-C is for this script, which tells them.  If this script is killed, they are told too.
         exec setsid setpriv --pdeathsig TERM -- \
             env --default-signal=INT,QUIT "READY_FILE=$RUN/$label.ready" "PORT=$port" "${wrapper[@]}" "$program"
@@ -443,7 +461,7 @@ main() {
     step make --no-print-directory -C "$CHECKOUT" BUILD_DIR="$BUILD" || end "$EXIT_FAILED"
     servers_start
     if runs orders; then
-        step "$CHECKOUT/migrations/deploy.sh" || end $?
+        database_migrate
     fi
     check_ports
     for ((number = 1; number <= INSTANCES; number++)); do

@@ -14,8 +14,9 @@ readonly RUN
 . "$CHECKOUT/dev/process.sh"
 # shellcheck source=dev/ports.sh
 . "$CHECKOUT/dev/ports.sh"
-# Each server is a file of functions NAME_is_installed, _choose_ports, _prepare, _launch, _answers, _after_start, _stop and
-# _uri, and the constants NAME_PROGRAMS (what runs in RUN/NAME), NAME_START_TIMEOUT_S and NAME_PACKAGE.
+# Each server is a file of functions NAME_is_installed, _choose_ports, _prepare, _launch, _answers, _after_start, _stop, _uri
+# and _service_uri, and the constants NAME_PROGRAMS (what runs in RUN/NAME), NAME_START_TIMEOUT_S, NAME_PACKAGE and
+# NAME_SERVICES (who has a user of its own there).  _after_start also brings a server up to date that an older version started.
 # shellcheck source=dev/rabbitmq.sh
 . "$CHECKOUT/dev/rabbitmq.sh"
 # shellcheck source=dev/redis.sh
@@ -24,6 +25,7 @@ readonly RUN
 . "$CHECKOUT/dev/postgres.sh"
 
 readonly ALL_SERVERS=(rabbitmq redis postgres)
+readonly ALL_SERVICES=(products orders gateway)
 readonly LOCK_TIMEOUT_S=180
 readonly START_TRIES_MAX=3 # another program may take the port between its choice and its use
 
@@ -39,6 +41,7 @@ Commands:
   stop     stop what runs; the data stay
   status   what runs where; exit 0 only if all of it does
   env      the URIs, as "export" lines:  eval "\$(./${0##*/} env)"
+  env --service NAME   those of the service (products, orders, gateway), by its own users, who may only what it needs
   rabbitmqctl ARGUMENT...   this broker's own rabbitmqctl
 
 Servers: rabbitmq, redis, postgres; all three if none is named.
@@ -47,6 +50,12 @@ USAGE
 }
 
 random_hex() { od -An -vtx1 -N "$1" /dev/urandom | tr -d ' \n' && echo; } # BYTES
+
+# A file with a random password, for its owner alone; one that is there stays.
+secret_make() { # FILE
+    [[ ! -s $1 ]] || return 0
+    (umask 077 && random_hex 24 >"$1.new") && mv "$1.new" "$1"
+}
 
 # Everything a server's start or stop touches is under this lock: two callers at once do it one after the other.
 run_folder_lock() {
@@ -90,7 +99,10 @@ server_start() { # SERVER
         "${server}_prepare" || break
         ("${server}_launch") || break
         if server_comes_up "$server"; then
-            "${server}_after_start"
+            if ! "${server}_after_start"; then
+                "${server}_stop"
+                break
+            fi
             say "$(server_line "$server")"
             return
         fi
@@ -135,7 +147,7 @@ command_start() { # SERVER...
         if process_runs "$server"; then
             process_record "$server" "$(process_pid "$server")" # a pid file that was lost or overwritten is put right
             if server_comes_up "$server"; then
-                "${server}_after_start"
+                "${server}_after_start" || fail "$EXIT_FAILED" "$server runs, but does not take its users; see $RUN/log/$server.log"
                 say "$(server_line "$server")"
                 continue
             fi
@@ -185,7 +197,14 @@ command_status() { # SERVER...
 command_env() { # SERVER...
     local server uri
     for server in "$@"; do
-        uri=$("${server}_uri") || fail "$EXIT_FAILED" "$server was never started in $RUN; run: ./${0##*/} start"
+        if [[ -z $SERVICE ]]; then
+            uri=$("${server}_uri") || fail "$EXIT_FAILED" "$server was never started in $RUN; run: ./${0##*/} start"
+        else
+            local -n services=${server^^}_SERVICES
+            [[ " ${services[*]} " == *" $SERVICE "* ]] || continue
+            uri=$("${server}_service_uri" "$SERVICE") ||
+                fail "$EXIT_FAILED" "$server has no user for $SERVICE in $RUN yet; run: ./${0##*/} start"
+        fi
         say "export $uri"
     done
 }
@@ -200,6 +219,13 @@ command_rabbitmqctl() { # ARGUMENT...
 main() {
     local command=${1:-start} server
     shift || true
+    SERVICE=
+    if [[ $command == env && ${1:-} == --service ]]; then
+        SERVICE=${2:-}
+        [[ -n $SERVICE && " ${ALL_SERVICES[*]} " == *" $SERVICE "* ]] ||
+            fail "$EXIT_USAGE" "unknown service '$SERVICE'; there are: ${ALL_SERVICES[*]}"
+        shift 2
+    fi
     case $command in
     start | stop | status | env) ;;
     rabbitmqctl) command_rabbitmqctl "$@" ;;

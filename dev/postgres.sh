@@ -10,6 +10,7 @@ readonly POSTGRES_PROGRAMS=(postgres)
 readonly POSTGRES_START_TIMEOUT_S=60
 readonly POSTGRES_CONNECTIONS_MAX=200
 readonly POSTGRES_PACKAGE=postgresql-15
+readonly POSTGRES_SERVICES=(orders) # each with a role of its own, granted to by migrations/deploy.sh
 
 postgres_is_installed() { [[ -x $POSTGRES_BIN/initdb && -x $POSTGRES_BIN/postgres ]]; }
 
@@ -19,6 +20,12 @@ postgres_uri() {
     local port password
     port=$(port_remembered postgres) && { read -r password <"$RUN/postgres/password"; } 2>/dev/null &&
         printf 'POSTGRES_URI=postgresql://postgres:%s@127.0.0.1:%s/orders' "$password" "$port"
+}
+
+postgres_service_uri() { # SERVICE
+    local port password
+    port=$(port_remembered postgres) && { read -r password <"$RUN/postgres/$1.password"; } 2>/dev/null &&
+        printf 'POSTGRES_URI=postgresql://%s:%s@127.0.0.1:%s/%s' "$1" "$password" "$port" "$1"
 }
 
 # The account of the server, where it is not the caller's own.
@@ -87,12 +94,26 @@ postgres_launch() {
         -c log_line_prefix='%m [%p] %u@%d '
 }
 
-postgres_answers() {
+postgres_psql() { # ARGUMENT...
     PGPASSWORD=$(<"$RUN/postgres/password") PGCONNECT_TIMEOUT=5 \
-        "$POSTGRES_BIN/psql" -h 127.0.0.1 -p "$(port_remembered postgres)" -U postgres -d postgres -XAtqc 'SELECT 1' \
-        >/dev/null 2>&1 </dev/null
+        "$POSTGRES_BIN/psql" -h 127.0.0.1 -p "$(port_remembered postgres)" -U postgres -d postgres -XAtq "$@"
 }
 
-postgres_after_start() { :; }
+postgres_answers() { postgres_psql -c 'SELECT 1' >/dev/null 2>&1 </dev/null; }
+
+# The services' roles, by names that need no quoting.  A password is read from its file, so that it is in no list of processes.
+postgres_after_start() {
+    local service
+    for service in "${POSTGRES_SERVICES[@]}"; do
+        secret_make "$RUN/postgres/$service.password"
+        SERVICE_PASSWORD=$(<"$RUN/postgres/$service.password") \
+            postgres_psql -v ON_ERROR_STOP=1 -v "role=$service" -f - >>"$RUN/log/postgres.log" 2>&1 <<'SQL' || return
+\getenv password SERVICE_PASSWORD
+SET log_min_error_statement = panic; -- a statement that fails is not logged, for there is the password in it
+SELECT format('CREATE ROLE %I', :'role') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
+ALTER ROLE :"role" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD :'password';
+SQL
+    done
+}
 
 postgres_stop() { process_stop postgres INT; } # "fast": it does not wait for its clients to leave

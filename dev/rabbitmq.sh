@@ -8,8 +8,9 @@ readonly RABBITMQ_PROGRAMS=(beam.smp epmd erl_child_setup inet_gethost)
 readonly RABBITMQ_START_TIMEOUT_S=120
 readonly RABBITMQ_PACKAGE=rabbitmq-server
 
-# Users, exchanges, permissions that every developer's broker should have: loaded at each start if the file is there.
-readonly RABBITMQ_DEFINITIONS=$CHECKOUT/dev/rabbitmq-definitions.json
+readonly RABBITMQ_SERVICES=(gateway orders products) # each with a user of its own
+# What these users may; the same file is for production.
+readonly RABBITMQ_PERMISSIONS=$CHECKOUT/dev/rabbitmq-definitions.json
 
 rabbitmq_is_installed() { [[ -x $RABBITMQ_SERVER ]] && command -v epmd >/dev/null; }
 
@@ -23,6 +24,24 @@ rabbitmq_choose_ports() {
 rabbitmq_uri() {
     local port
     port=$(port_remembered rabbitmq) && printf 'AMQP_URI=amqp://guest:guest@127.0.0.1:%s' "$port"
+}
+
+rabbitmq_service_uri() { # SERVICE
+    local port password
+    port=$(port_remembered rabbitmq) && { read -r password <"$RUN/rabbitmq/$1.password"; } 2>/dev/null &&
+        printf 'AMQP_URI=amqp://%s:%s@127.0.0.1:%s' "$1" "$password" "$port"
+}
+
+# RUN/rabbitmq/definitions.json: the users, by the hashes of their passwords, and what they may.
+rabbitmq_write_definitions() {
+    local home=$RUN/rabbitmq service
+    local -a users=()
+    for service in "${RABBITMQ_SERVICES[@]}"; do
+        secret_make "$home/$service.password"
+        users+=("$service=$home/$service.password")
+    done
+    (umask 077 && /usr/bin/python3 -I "$CHECKOUT/dev/rabbitmq_definitions.py" "$RABBITMQ_PERMISSIONS" "${users[@]}" \
+        >"$home/definitions.json.new") && mv "$home/definitions.json.new" "$home/definitions.json"
 }
 
 # Everything that the server and its tools read from their environment.  Only what is named here counts: neither the
@@ -61,13 +80,13 @@ rabbitmq_prepare() {
         mv -f "$home/.erlang.cookie.new" "$home/.erlang.cookie"
     fi
     printf '[].\n' >"$home/enabled_plugins"
+    rabbitmq_write_definitions || return
     {
         printf 'loopback_users.guest = true\n'
         printf 'log.connection.level = warning\n' # each connect and disconnect would be three lines
-        if [[ -e $RABBITMQ_DEFINITIONS ]]; then
-            printf 'load_definitions = %s\n' "$RABBITMQ_DEFINITIONS"
-        fi
+        printf 'load_definitions = %s\n' "$home/definitions.json"
     } >"$home/rabbitmq.conf"
+    cp "$home/definitions.json" "$home/definitions.loaded" # for so it will be before it answers
 }
 
 rabbitmq_launch() {
@@ -100,7 +119,19 @@ rabbitmq_answers() {
     [[ $frame_type == $'\x01' ]]
 }
 
-rabbitmq_after_start() { : >"$RUN/rabbitmq/booted"; }
+rabbitmq_after_start() {
+    local home=$RUN/rabbitmq
+    local -a environment
+    : >"$home/booted"
+    rabbitmq_write_definitions || return
+    if ! cmp -s "$home/definitions.json" "$home/definitions.loaded"; then
+        # It has been running since before they changed.
+        mapfile -t environment < <(rabbitmq_environment)
+        env -i "${environment[@]}" "$RABBITMQ_CTL" --quiet import_definitions "$home/definitions.json" \
+            >>"$RUN/log/rabbitmq.log" 2>&1 </dev/null || return
+        cp "$home/definitions.json" "$home/definitions.loaded"
+    fi
+}
 
 rabbitmq_stop() {
     process_stop rabbitmq TERM

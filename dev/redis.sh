@@ -4,6 +4,13 @@
 readonly REDIS_PROGRAMS=(redis-server)
 readonly REDIS_START_TIMEOUT_S=60
 readonly REDIS_PACKAGE=redis-server
+readonly REDIS_SERVICES=(products)
+
+# What a service may: exactly the commands that it sends, those of its script included, on its own keys.
+declare -rA REDIS_RULES=(
+    [products]='~products:* ~airship:* resetchannels -@all +hmget +hset +hsetnx +hdel +hexists +hincrby +exists +del +expire
+        +scan +set +eval +evalsha +select +client|setname'
+)
 
 redis_is_installed() { command -v redis-server >/dev/null; }
 
@@ -14,11 +21,36 @@ redis_uri() {
     port=$(port_remembered redis) && printf 'REDIS_URI=redis://127.0.0.1:%s/0' "$port"
 }
 
+redis_service_uri() { # SERVICE
+    local port password
+    port=$(port_remembered redis) && { read -r password <"$RUN/redis/$1.password"; } 2>/dev/null &&
+        printf 'REDIS_URI=redis://%s:%s@127.0.0.1:%s/0' "$1" "$password" "$port"
+}
+
+# RUN/redis/users.acl: the developer's user, who may everything, and the services'.
+redis_write_users() {
+    local home=$RUN/redis service hash
+    local -a rules
+    (
+        umask 077
+        printf 'user default on nopass ~* &* +@all\n'
+        for service in "${REDIS_SERVICES[@]}"; do
+            secret_make "$home/$service.password"
+            hash=$(tr -d '\n' <"$home/$service.password" | sha256sum)
+            read -rd '' -a rules <<<"${REDIS_RULES[$service]}" || true
+            printf 'user %s on sanitize-payload #%s %s\n' "$service" "${hash%% *}" "${rules[*]}"
+        done
+    ) >"$home/users.acl.new" && mv "$home/users.acl.new" "$home/users.acl"
+}
+
 redis_prepare() {
     mkdir -p "$RUN/redis"
+    redis_write_users || return
     # appendfsync everysec: what the server acknowledged survives its own death at once, the machine's after a second.
     cat >"$RUN/redis/redis.conf" <<CONF
 bind 127.0.0.1
+protected-mode yes
+aclfile users.acl
 port $(port_remembered redis)
 appendonly yes
 appendfsync everysec
@@ -26,6 +58,7 @@ aof-load-truncated yes
 save ""
 daemonize no
 CONF
+    cp "$RUN/redis/users.acl" "$RUN/redis/users.loaded" # for so it will be before it answers
 }
 
 redis_launch() {
@@ -44,6 +77,18 @@ redis_answers() {
     [[ $answer == +PONG* ]] # not while it still loads its data
 }
 
-redis_after_start() { :; }
+redis_after_start() {
+    local home=$RUN/redis user name rules answer
+    redis_write_users || return
+    cmp -s "$home/users.acl" "$home/users.loaded" && return
+    # It has been running since before they changed.
+    exec 3<>"/dev/tcp/127.0.0.1/$(port_remembered redis)" || return
+    while read -r user name rules; do
+        printf 'ACL SET%s %s reset %s\r\n' "${user^^}" "$name" "$rules" >&3
+        IFS= read -r -t 5 answer <&3 && [[ $answer == +OK* ]] || return
+    done <"$home/users.acl"
+    exec 3>&-
+    cp "$home/users.acl" "$home/users.loaded"
+}
 
 redis_stop() { process_stop redis TERM; }

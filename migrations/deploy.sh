@@ -25,6 +25,9 @@ Commands:
 
 SYSTEM is a folder beside this script (orders, if none is named).  The database is the one that POSTGRES_URI names, as
 libpq reads it; by default $DEFAULT_URI.  Any number of deployments may run at once.
+
+SERVICE_ROLE=<role>: after "deploy", the role that the service connects as is granted what the service needs, and nothing
+more; "verify" checks it.  The role must be there, and not be the one that deploys.
 Exit codes: 0 done, 1 failed, 2 wrong usage, wrong URI or no server there, 3 sqitch or psql is not installed
 USAGE
 }
@@ -156,6 +159,13 @@ create_database() { # MAINTENANCE-DATABASE
     query "$1" --set name="$name" --file <(printf '%s' "CREATE DATABASE :\"name\" ENCODING 'UTF8' TEMPLATE template0")
 }
 
+# In a database that is ours alone nobody but its owner makes tables, not even temporary ones.
+revoke_temporary() {
+    local name=$PGDATABASE
+    query "$PGDATABASE" --set name="$name" --file <(printf '%s' "REVOKE TEMPORARY ON DATABASE :\"name\" FROM PUBLIC") ||
+        fail "$EXIT_FAILED" "cannot revoke TEMPORARY on the database '$PGDATABASE' from PUBLIC"
+}
+
 # As createdb does, by way of the database "postgres" or "template1".
 ensure_database() {
     local maintenance listed first_error tries
@@ -166,6 +176,7 @@ ensure_database() {
         [[ $listed == f ]] || break # it is there, and does not let us in
         for ((tries = 0; tries < CREATE_TRIES_MAX; tries++)); do
             if LAST_ERROR=$(create_database "$maintenance" 2>&1); then
+                revoke_temporary
                 printf 'Created the database %s\n' "$PGDATABASE"
                 return
             fi
@@ -185,6 +196,16 @@ check_before_deploy() { # FOLDER
         query "$PGDATABASE" --file "$1/check_tables.sql" 2>&1) && return
     message=${message#*ERROR:  }
     fail "$EXIT_FAILED" "$(sed '/^CONTEXT:/,$d; s/^HINT:  //' <<<"$message" | tr '\n' ' ')"
+}
+
+# What the service's role may, by the system's grants.sql, which sets it right and then checks it; or checks it only.
+grant_to_service() { # FOLDER deploy|verify
+    local message
+    [[ -n ${SERVICE_ROLE:-} ]] || return 0
+    [[ -e $1/grants.sql ]] || fail "$EXIT_USAGE" "SERVICE_ROLE is set, but ${1##*/} has no grants.sql"
+    message=$(query "$PGDATABASE" --set role="$SERVICE_ROLE" --set action="$2" --file "$1/grants.sql" 2>&1) ||
+        fail "$EXIT_FAILED" "$(sed -n '/ERROR:  /,$p' <<<"$message" | sed '/^CONTEXT:/,$d; s/.*ERROR:  //; s/^HINT:  //' | tr '\n' ' ')"
+    [[ -z $message ]] || printf '%s\n' "$message" >&2
 }
 
 run_sqitch() { # FOLDER COMMAND OPTION...
@@ -229,6 +250,10 @@ main() {
         fail "$EXIT_USAGE" "cannot connect to PostgreSQL as POSTGRES_URI says: ${LAST_ERROR//$'\n'/ }"
     fi
     run_sqitch "$folder" "$command" "$@" || exit "$EXIT_FAILED"
+    case $command in
+    deploy | verify) grant_to_service "$folder" "$command" ;;
+    revert | status) ;;
+    esac
 }
 
 main "$@"

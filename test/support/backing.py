@@ -19,6 +19,8 @@ from .program import REPOSITORY, clean_environment
 
 SCRIPT = REPOSITORY / "dev_run_backingsvcs.sh"
 DEPLOY = REPOSITORY / "migrations" / "deploy.sh"
+PERMISSIONS = REPOSITORY / "dev" / "rabbitmq-definitions.json"
+SERVICES = ("products", "orders", "gateway")
 NAMES = ("rabbitmq", "redis", "postgres")
 ROOMS_MAX = 24
 REDIS_DATABASES = range(1, 16)  # 0 stays free; a room gives its own back
@@ -71,6 +73,12 @@ def _with_path(uri, path):
     return urlunsplit(urlsplit(uri)._replace(path=path))
 
 
+def with_login_of(uri, other):
+    """The same URI by the user and password of another one."""
+    parts, login = urlsplit(uri), urlsplit(other).netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc.rpartition('@')[2]}"))
+
+
 def uri_through(uri, port):
     """The same URI by way of a local proxy."""
     parts = urlsplit(uri)
@@ -89,7 +97,8 @@ class Servers:
         self._directory = tempfile.TemporaryDirectory(prefix="shop-test-servers-", ignore_cleanup_errors=True)
         self.run_dir = Path(self._directory.name)
         self.environment = {**clean_environment(), "RUN_DIR": str(self.run_dir)}
-        self.uris = {}
+        self.uris = {}  # by the users who may everything, for the tests
+        self.service_uris = {}  # by each service's own
         self._rooms = 0
         self._redis_databases = list(REDIS_DATABASES)
 
@@ -115,13 +124,15 @@ class Servers:
     def start(self):
         assert SCRIPT.exists(), f"{SCRIPT} is missing"
         self._script("start")
-        for line in self._script("env").splitlines():
-            match = re.match(r"^export (AMQP_URI|REDIS_URI|POSTGRES_URI)=(.*)$", line)
-            if match:
-                self.uris[match.group(1)] = shlex.split(match.group(2))[0]
+        self.uris = self._uris()
+        self.service_uris = {service: self._uris("--service", service) for service in SERVICES}
         assert len(self.uris) == 3, f"`{SCRIPT.name} env` names {sorted(self.uris)} only"
         self._make_rooms()
         self._make_template()
+
+    def _uris(self, *arguments):
+        found = re.findall(r"^export (AMQP_URI|REDIS_URI|POSTGRES_URI)=(.*)$", self._script("env", *arguments), re.M)
+        return {name: shlex.split(value)[0] for name, value in found}
 
     def stop(self):
         for name in NAMES:
@@ -162,13 +173,17 @@ class Servers:
             connection.close()
 
     def _make_rooms(self):
-        """All vhosts at once (each rabbitmqctl boots an Erlang machine), with a dead-letter policy in each."""
+        """All vhosts at once (each rabbitmqctl boots an Erlang machine): the services' users may in each what they may in
+        the broker's own, and there is a dead-letter policy."""
+        given = json.loads(PERMISSIONS.read_text())
         user = pika.URLParameters(self.uris["AMQP_URI"]).credentials.username
         names = [f"room-{number}" for number in range(1, ROOMS_MAX + 1)]
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
         definitions = {
             "vhosts": [{"name": name} for name in names],
-            "permissions": [{"user": user, "vhost": name, **everything} for name in names],
+            "permissions": [{"user": user, "vhost": name, **everything} for name in names]
+            + [{**permission, "vhost": name} for name in names for permission in given["permissions"]],
+            "topic_permissions": [{**one, "vhost": name} for name in names for one in given["topic_permissions"]],
             "policies": [
                 {
                     "vhost": name,
@@ -189,7 +204,7 @@ class Servers:
         assert DEPLOY.exists(), f"{DEPLOY} is missing"
         result = subprocess.run(
             [str(DEPLOY)],
-            env={**self.environment, "POSTGRES_URI": self.postgres_uri("room_template")},
+            env={**self.environment, "POSTGRES_URI": self.postgres_uri("room_template"), "SERVICE_ROLE": "orders"},
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

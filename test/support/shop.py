@@ -7,7 +7,7 @@ import psycopg2
 import redis
 
 from .amqp import Peer
-from .backing import Servers, host_and_port, uri_through
+from .backing import Servers, host_and_port, uri_through, with_login_of
 from .clock import ANSWER_S, RECOVERY_S, RPC_TIMEOUT_MS, wait_until
 from .http import Http, path_of
 from .program import Program
@@ -82,6 +82,8 @@ class Shop:
             settings.update(POSTGRES_URI=self.uris["postgres"], TZ="Asia/Tokyo", PGTZ="Asia/Tokyo")
         elif name == "gateway":
             settings.update(PORT=str(free_port()), PRODUCT_IMAGE_ROOT=IMAGE_ROOT)
+        for variable, uri in self.servers.service_uris[name].items():  # as its own user, who may only what it needs
+            settings[variable] = with_login_of(settings[variable], uri)
         settings.update(environment)
         label = f"{self.room.name}-{name}-{self._counts[name]}"
         program = Program(name, self.directory, settings, label)
