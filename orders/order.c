@@ -84,7 +84,7 @@ json_t *order_error(const char *field, const char *message)
 
 /* ---- Integers ---------------------------------------------------------------------------------------------------- */
 
-enum integer_status { INTEGER_OK, INTEGER_OUT_OF_RANGE, INTEGER_INVALID };
+enum integer_status { INTEGER_OK, INTEGER_TOO_SMALL, INTEGER_TOO_LARGE, INTEGER_INVALID };
 
 static enum integer_status integer_parse(int64_t *out, const char *text, size_t size)
 {
@@ -103,7 +103,7 @@ static enum integer_status integer_parse(int64_t *out, const char *text, size_t 
         }
     }
     if (out_of_range)
-        return INTEGER_OUT_OF_RANGE;
+        return negative ? INTEGER_TOO_SMALL : INTEGER_TOO_LARGE;
     *out = negative ? -value : value;
     return INTEGER_OK;
 }
@@ -120,7 +120,7 @@ static enum integer_status integer_read(int64_t *out, const json_t *value)
     if (!json_is_real(value) || json_real_value(value) != trunc(json_real_value(value)))
         return INTEGER_INVALID;
     if (fabs(json_real_value(value)) >= INT64_LIMIT)
-        return INTEGER_OUT_OF_RANGE;
+        return json_real_value(value) < 0 ? INTEGER_TOO_SMALL : INTEGER_TOO_LARGE;
     *out = (int64_t)json_real_value(value);
     return INTEGER_OK;
 }
@@ -132,7 +132,8 @@ enum order_id_status order_id_read(int32_t *out, const json_t *value)
     switch (integer_read(&id, value)) {
     case INTEGER_INVALID:
         return ORDER_ID_INVALID;
-    case INTEGER_OUT_OF_RANGE:
+    case INTEGER_TOO_SMALL:
+    case INTEGER_TOO_LARGE:
         return ORDER_ID_IMPOSSIBLE;
     case INTEGER_OK:
         break;
@@ -286,7 +287,7 @@ static void read_quantity(struct order_line *line, const json_t *object, struct 
     status = integer_read(&quantity, value);
     if (status == INTEGER_INVALID)
         errors_add(errors, "quantity", NOT_INTEGER);
-    else if (status == INTEGER_OUT_OF_RANGE || quantity < 1 || quantity > ORDER_QUANTITY_MAX)
+    else if (status != INTEGER_OK || quantity < 1 || quantity > ORDER_QUANTITY_MAX)
         errors_add(errors, "quantity", QUANTITY_RANGE);
     else
         line->quantity = (int32_t)quantity;
@@ -446,10 +447,10 @@ static void read_after(int32_t *out, const json_t *value, struct errors *errors)
     status = integer_read(&after, value);
     if (status == INTEGER_INVALID)
         errors_add(errors, "after", NOT_INTEGER);
-    else if (status == INTEGER_OK && after < 0)
+    else if (status == INTEGER_TOO_SMALL || (status == INTEGER_OK && after < 0))
         errors_add(errors, "after", NOT_NEGATIVE);
     else /* behind the last id there can be is behind the last order */
-        *out = status == INTEGER_OUT_OF_RANGE || after > ORDER_ID_MAX ? ORDER_ID_MAX : (int32_t)after;
+        *out = status == INTEGER_TOO_LARGE || after > ORDER_ID_MAX ? ORDER_ID_MAX : (int32_t)after;
 }
 
 static void read_limit(int32_t *out, const json_t *value, struct errors *errors)
@@ -462,7 +463,7 @@ static void read_limit(int32_t *out, const json_t *value, struct errors *errors)
     status = integer_read(&limit, value);
     if (status == INTEGER_INVALID)
         errors_add(errors, "limit", NOT_INTEGER);
-    else if (status == INTEGER_OUT_OF_RANGE || limit < 1 || limit > ORDER_PAGE_MAX)
+    else if (status != INTEGER_OK || limit < 1 || limit > ORDER_PAGE_MAX)
         errors_add(errors, "limit", LIMIT_RANGE);
     else
         *out = (int32_t)limit;

@@ -73,7 +73,7 @@ static bool integer_of(struct rpc_bytes text, int64_t *value)
 enum target_parameter target_integer(struct rpc_bytes query, const char *name, int64_t *value)
 {
     enum target_parameter found = TARGET_ABSENT;
-    const char *at = query.data, *end = query.data + query.size;
+    const char *at = query.data, *end = query.size == 0 ? at : at + query.size;
 
     while (at < end) {
         const char *ampersand = memchr(at, '&', (size_t)(end - at));

@@ -308,6 +308,8 @@ static void test_pages(void **state)
     page_is("99999999999999999999", "1", ORDER_ID_MAX, 1);
     page_is("2147483648", "10001", ORDER_ID_MAX, ORDER_PAGE_MAX);
     page_is_refused("-1", "1", "{\"after\":[\"Must be greater than or equal to 0.\"]}");
+    page_is_refused("-1e30", "1", "{\"after\":[\"Must be greater than or equal to 0.\"]}");
+    page_is_refused("\"-99999999999999999999\"", "1", "{\"after\":[\"Must be greater than or equal to 0.\"]}");
     page_is_refused("\"abc\"", "true", "{\"after\":[\"Not a valid integer.\"],\"limit\":[\"Not a valid integer.\"]}");
     page_is_refused("1.5", NULL, "{\"after\":[\"Not a valid integer.\"]}");
     page_is_refused(NULL, "0", LIMIT_RANGE);

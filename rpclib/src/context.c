@@ -303,6 +303,12 @@ struct rpc_bytes rpc_context_get(const struct rpc_context *context, const char *
 
 static json_t *field_to_json(const amqp_field_value_t *field, int depth);
 
+/* Whether our JSON has room for it: strings there hold no NUL. */
+static bool is_storable(amqp_bytes_t text)
+{
+    return text.len == 0 || memchr(text.bytes, '\0', text.len) == NULL;
+}
+
 static json_t *table_to_json(const amqp_table_t *table, int depth)
 {
     json_t *object = json_object();
@@ -310,8 +316,10 @@ static json_t *table_to_json(const amqp_table_t *table, int depth)
     for (int i = 0; object != NULL && i < table->num_entries; i++) {
         json_t *value = field_to_json(&table->entries[i].value, depth);
 
-        if (value != NULL)
+        if (value != NULL && is_storable(table->entries[i].key))
             json_object_setn_new(object, table->entries[i].key.bytes, table->entries[i].key.len, value);
+        else
+            json_decref(value);
     }
     return object;
 }
@@ -321,9 +329,11 @@ static json_t *array_to_json(const amqp_array_t *array, int depth)
     json_t *list = json_array();
 
     for (int i = 0; list != NULL && i < array->num_entries; i++) {
-        json_t *value = field_to_json(&array->entries[i], depth);
+        bool nothing = array->entries[i].kind == AMQP_FIELD_KIND_VOID;
+        json_t *value = nothing ? json_null() : field_to_json(&array->entries[i], depth);
 
-        json_array_append_new(list, value != NULL ? value : json_null());
+        if (value != NULL)
+            json_array_append_new(list, value);
     }
     return list;
 }
@@ -336,7 +346,7 @@ static json_t *field_to_json(const amqp_field_value_t *field, int depth)
     switch (field->kind) {
     case AMQP_FIELD_KIND_UTF8:
     case AMQP_FIELD_KIND_BYTES:
-        return json_stringn(field->value.bytes.bytes, field->value.bytes.len);
+        return is_storable(field->value.bytes) ? json_stringn(field->value.bytes.bytes, field->value.bytes.len) : NULL;
     case AMQP_FIELD_KIND_BOOLEAN:
         return json_boolean(field->value.boolean);
     case AMQP_FIELD_KIND_I8:

@@ -43,7 +43,8 @@ static struct rpc_bytes cut_off(struct rpc_bytes *text, char end)
     struct rpc_bytes part = {.data = text->data, .size = found == NULL ? text->size : (size_t)(found - text->data)};
     size_t used = part.size + (found == NULL ? 0 : 1);
 
-    *text = (struct rpc_bytes){.data = text->data + used, .size = text->size - used};
+    if (used > 0)
+        *text = (struct rpc_bytes){.data = text->data + used, .size = text->size - used};
     return part;
 }
 

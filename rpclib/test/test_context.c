@@ -163,6 +163,35 @@ static void test_incoming(void **state)
     rpc_context_free(context);
 }
 
+/* What our JSON has no room for is left out of what is stored, and takes nothing else with it. */
+static void test_unstorable(void **state)
+{
+    amqp_field_value_t parents[] = {text_value("a.b.1"), text_value("\xff"), text_value("c.d.2")};
+    amqp_field_value_t list[] = {text_value("x"), {.kind = AMQP_FIELD_KIND_VOID}};
+    amqp_table_entry_t entries[] = {
+        {.key = amqp_cstring_bytes("nameko.call_id_stack"),
+         .value = {.kind = AMQP_FIELD_KIND_ARRAY, .value.array = {3, parents}}},
+        {.key = {.len = 10, .bytes = (char[]){"nameko.a\0b"}}, .value = text_value("key with a NUL")},
+        {.key = amqp_cstring_bytes("text"),
+         .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = {.len = 3, .bytes = (char[]){"a\0b"}}}},
+        {.key = amqp_cstring_bytes("list"), .value = {.kind = AMQP_FIELD_KIND_ARRAY, .value.array = {2, list}}},
+        {.key = amqp_cstring_bytes("language"), .value = text_value("en")},
+    };
+    struct rpc_context *context = incoming(entries, 5), *stored;
+    char *text = rpc_context_to_json(context, NULL);
+    const char *expected = "{\"nameko.call_id_stack\":[\"a.b.1\",\"c.d.2\",\"orders.get.UUID\"],"
+                           "\"nameko.list\":[\"x\",null],\"nameko.language\":\"en\"}";
+
+    (void)state;
+    json_is(context, expected);
+    stored = rpc_context_from_json(rpc_bytes_of(text));
+    assert_non_null(stored);
+    json_is(stored, expected);
+    free(text);
+    rpc_context_free(stored);
+    rpc_context_free(context);
+}
+
 /* Ten parents and the call itself: the oldest ones go. */
 static void test_deep_stack(void **state)
 {
@@ -268,7 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_new),        cmocka_unit_test(test_full),          cmocka_unit_test(test_incoming),
         cmocka_unit_test(test_deep_stack), cmocka_unit_test(test_unsound_stack), cmocka_unit_test(test_no_headers),
-        cmocka_unit_test(test_from_json),
+        cmocka_unit_test(test_from_json),  cmocka_unit_test(test_unstorable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
