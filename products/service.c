@@ -15,6 +15,7 @@
 #define EVENT_ATTEMPTS_MAX 6 /* of an event whose products are damaged; about five minutes in all */
 #define EVENT_RETRY_MIN_MS 100u
 #define EVENT_RETRY_MAX_MS 5000u
+#define CREATED_MARGIN_S   60u   /* a request is remembered for so much longer than the broker keeps it */
 #define REFUSAL_LOG_MS     1000u /* at most one line in that time: a full Redis refuses thousands of commands a second */
 #define VALUE_SIZE         256   /* an error's text */
 #define TIME_SIZE          32
@@ -301,6 +302,34 @@ static void delete_product(struct rpc_incoming *request, json_t *const arguments
     call_by_id(arg, request, arguments[0], product_store_delete, change_on_done);
 }
 
+/*
+ * The broker delivers a request again when the link breaks behind its answer, but none whose expiration has passed.  One
+ * that has none may come again for long; a day must do.
+ */
+static int64_t remember_s(const struct products_service *service, const struct rpc_incoming *request)
+{
+    uint64_t deadline_ms = rpc_incoming_deadline_ms(request), now_ms = rpc_loop_now_ms(service->loop);
+    uint64_t left_s = deadline_ms == UINT64_MAX ? PRODUCT_CREATED_TTL_S
+                      : deadline_ms > now_ms    ? (deadline_ms - now_ms) / 1000 + CREATED_MARGIN_S
+                                                : CREATED_MARGIN_S;
+
+    return (int64_t)(left_s < PRODUCT_CREATED_TTL_S ? left_s : PRODUCT_CREATED_TTL_S);
+}
+
+static enum product_store_status create_start(struct products_service *service, struct call *call,
+                                              const struct product *product)
+{
+    struct product_creation creation = {
+        .product = product,
+        .request_id = rpc_bytes_of(rpc_incoming_correlation_id(call->request)),
+        .remember_s = remember_s(service, call->request),
+    };
+
+    if (creation.request_id.size == 0) /* nobody can tell it from another */
+        return product_store_create(service->store, &call->store, product, change_on_done);
+    return product_store_create_once(service->store, &call->store, &creation, change_on_done);
+}
+
 static void create(struct rpc_incoming *request, json_t *const arguments[], void *arg)
 {
     struct products_service *service = arg;
@@ -320,7 +349,7 @@ static void create(struct rpc_incoming *request, json_t *const arguments[], void
     call = call_new(service, request, json_object_get(arguments[0], "id"));
     if (call == NULL)
         return;
-    status = product_store_create(service->store, &call->store, &product, change_on_done);
+    status = create_start(service, call, &product);
     if (status != PRODUCT_STORE_OK)
         call_fail(call, status);
 }

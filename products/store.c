@@ -10,15 +10,18 @@
 
 #define KEY_PREFIX         "products:"
 #define APPLIED_KEY_PREFIX "airship:applied:"
+#define CREATED_KEY_PREFIX "airship:created:"
+#define CREATED_HASH_SIZE  16 /* bytes of the hash that stand in the key */
 #define DECIMAL_SIZE       24 /* an int64 and its NUL */
 #define LIST_FETCHES_MAX   64 /* products asked for at once: they share the connection with everyone else */
 #define SCRIPT_HASH_SIZE   41 /* SHA-1 in hex, and NUL */
-#define WORDS_MAX          12
+#define WORDS_MAX          18
 
 struct product_store {
     struct redis_link *link; /* owned */
     struct rpc_loop *loop;
     struct json_text key; /* of the command that is being put together */
+    EVP_MD_CTX *hash;     /* owned */
     char applied_ttl_s[DECIMAL_SIZE];
     char script_hash[SCRIPT_HASH_SIZE];
     char refusal[REDIS_REASON_SIZE]; /* Redis' last */
@@ -211,25 +214,106 @@ enum product_store_status product_store_exists(struct product_store *store, stru
     return words_send(&words, store, &request->command, exists_on_reply);
 }
 
+/* A product's fields as HSET takes them; the values are lent, by the product and by `digits`. */
+struct product_texts {
+    struct rpc_bytes values[PRODUCT_FIELDS];
+    char digits[3][DECIMAL_SIZE];
+};
+
+static void texts_write(struct product_texts *texts, const struct product *product)
+{
+    texts->values[PRODUCT_ID] = product->id;
+    texts->values[PRODUCT_TITLE] = product->title;
+    texts->values[PRODUCT_PASSENGER_CAPACITY] = decimal(texts->digits[0], product->passenger_capacity);
+    texts->values[PRODUCT_MAXIMUM_SPEED] = decimal(texts->digits[1], product->maximum_speed);
+    texts->values[PRODUCT_IN_STOCK] = decimal(texts->digits[2], product->in_stock);
+}
+
+static void words_add_fields(struct words *words, const struct product_texts *texts)
+{
+    for (int field = 0; field < PRODUCT_FIELDS; field++) {
+        words_add(words, rpc_bytes_of(product_field_names[field]));
+        words_add(words, texts->values[field]);
+    }
+}
+
 enum product_store_status product_store_create(struct product_store *store, struct product_request *request,
                                                const struct product *product, product_request_fn *done)
 {
-    char digits[3][DECIMAL_SIZE];
-    const struct rpc_bytes values[PRODUCT_FIELDS] = {
-        [PRODUCT_ID] = product->id,
-        [PRODUCT_TITLE] = product->title,
-        [PRODUCT_PASSENGER_CAPACITY] = decimal(digits[0], product->passenger_capacity),
-        [PRODUCT_MAXIMUM_SPEED] = decimal(digits[1], product->maximum_speed),
-        [PRODUCT_IN_STOCK] = decimal(digits[2], product->in_stock),
-    };
+    struct product_texts texts;
     struct words words;
 
     if (!words_begin(&words, store, RPC_BYTES("HSET"), product->id))
         return PRODUCT_STORE_NO_MEMORY;
-    for (int field = 0; field < PRODUCT_FIELDS; field++) {
-        words_add(&words, rpc_bytes_of(product_field_names[field]));
-        words_add(&words, values[field]);
-    }
+    texts_write(&texts, product);
+    words_add_fields(&words, &texts);
+    request->store = store;
+    request->done = done;
+    return words_send(&words, store, &request->command, change_on_reply);
+}
+
+/*
+ * KEYS: the product, what is remembered of the request.  ARGV: for how many seconds, then HSET's fields and values.  What
+ * is remembered comes first and is taken back when the write is refused, so that neither is there without the other.
+ */
+static const char create_script[] = "if not redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[1]) then\n"
+                                    "    return 0\n"
+                                    "end\n"
+                                    "local done = redis.pcall('HSET', KEYS[1], unpack(ARGV, 2))\n"
+                                    "if type(done) == 'table' and done.err then\n"
+                                    "    redis.call('DEL', KEYS[2])\n"
+                                    "end\n"
+                                    "return done\n";
+
+#define CREATED_KEY_SIZE (sizeof(CREATED_KEY_PREFIX) + 2 * CREATED_HASH_SIZE)
+
+/* Each text with its size before it: no two requests have the same bytes. */
+static bool hash_add(EVP_MD_CTX *hash, struct rpc_bytes text)
+{
+    uint64_t size = text.size;
+
+    return EVP_DigestUpdate(hash, &size, sizeof(size)) == 1 && EVP_DigestUpdate(hash, text.data, text.size) == 1;
+}
+
+/* False when out of memory. */
+static bool created_key_write(char out[CREATED_KEY_SIZE], EVP_MD_CTX *hash, struct rpc_bytes request_id,
+                              const struct product_texts *texts)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    char *at = out + sizeof(CREATED_KEY_PREFIX) - 1;
+    bool done = EVP_DigestInit_ex(hash, EVP_sha256(), NULL) == 1 && hash_add(hash, request_id);
+
+    for (int field = 0; field < PRODUCT_FIELDS; field++)
+        done = done && hash_add(hash, texts->values[field]);
+    if (!done || EVP_DigestFinal_ex(hash, digest, NULL) != 1)
+        return false;
+    memcpy(out, CREATED_KEY_PREFIX, sizeof(CREATED_KEY_PREFIX));
+    for (int i = 0; i < CREATED_HASH_SIZE; i++, at += 2)
+        snprintf(at, 3, "%02x", digest[i]);
+    return true;
+}
+
+/* The script's whole text each time: it is short, creating is rare, and there is no second way when it is not known. */
+enum product_store_status product_store_create_once(struct product_store *store, struct product_request *request,
+                                                    const struct product_creation *creation, product_request_fn *done)
+{
+    char created_key[CREATED_KEY_SIZE], remember_s[DECIMAL_SIZE];
+    struct product_texts texts;
+    struct words words;
+
+    assert(creation->request_id.size > 0 && creation->remember_s >= 1);
+    texts_write(&texts, creation->product);
+    if (!words_begin(&words, store, RPC_BYTES("HSET"), creation->product->id) ||
+        !created_key_write(created_key, store->hash, creation->request_id, &texts))
+        return PRODUCT_STORE_NO_MEMORY;
+    words.count = 0; /* only for its key */
+    words_add(&words, RPC_BYTES("EVAL"));
+    words_add(&words, rpc_bytes_of(create_script));
+    words_add(&words, RPC_BYTES("2"));
+    words_add(&words, json_text_bytes(&store->key));
+    words_add(&words, rpc_bytes_of(created_key));
+    words_add(&words, decimal(remember_s, creation->remember_s));
+    words_add_fields(&words, &texts);
     request->store = store;
     request->done = done;
     return words_send(&words, store, &request->command, change_on_reply);
@@ -718,6 +802,7 @@ struct product_store *product_store_new(const struct product_store_options *opti
     store->loop = options->loop;
     decimal(store->applied_ttl_s, options->applied_ttl_s > 0 ? options->applied_ttl_s : PRODUCT_APPLIED_TTL_S);
     script_hash(store->script_hash);
+    store->hash = EVP_MD_CTX_new();
     store->link = redis_link_new(&(struct redis_link_options){
         .loop = options->loop,
         .uri = options->uri,
@@ -726,8 +811,8 @@ struct product_store *product_store_new(const struct product_store_options *opti
         .on_state = options->on_state,
         .arg = options->arg,
     });
-    if (store->link == NULL) {
-        free(store);
+    if (store->hash == NULL || store->link == NULL) {
+        product_store_free(store);
         return NULL;
     }
     return store;
@@ -738,6 +823,7 @@ void product_store_free(struct product_store *store)
     if (store == NULL)
         return;
     redis_link_free(store->link);
+    EVP_MD_CTX_free(store->hash);
     json_text_clear(&store->key);
     free(store);
 }

@@ -2,8 +2,8 @@
  * product_store: the products in Redis.  Knows nothing of RPC.
  *
  * One hash a product, key `products:<id>`, fields id, title, passenger_capacity, maximum_speed, in_stock, all text: as the
- * Python original has them.  What is remembered of orders lies under `airship:applied:<order id>`: see
- * product_store_apply().
+ * Python original has them.  What is remembered of orders lies under `airship:applied:<order id>`, of requests under
+ * `airship:created:<hash>`: see product_store_apply() and product_store_create_once().
  *
  * Operations never block; each takes the memory of a request struct that its caller keeps until `done` ran.  A function
  * that returns PRODUCT_STORE_OK runs `done` exactly once, later, from the loop; any other result means that nothing was
@@ -26,6 +26,7 @@
 
 #define PRODUCT_LIST_MAX          100000          /* products of one list */
 #define PRODUCT_LISTS_MAX         4               /* lists under way at once: each may hold much memory */
+#define PRODUCT_CREATED_TTL_S     (24 * 3600)     /* how long a request to create is remembered, at most */
 #define PRODUCT_APPLIED_TTL_S     (7 * 24 * 3600) /* how long an order is remembered, by default */
 #define PRODUCT_APPLY_CHANGES_MAX 500 /* products that one run of the script changes: it holds up the server */
 
@@ -100,6 +101,22 @@ enum product_store_status product_store_exists(struct product_store *store, stru
 /* Replaces a product of the same id, all five fields in one command. */
 enum product_store_status product_store_create(struct product_store *store, struct product_request *request,
                                                const struct product *product, product_request_fn *done);
+
+struct product_creation {
+    const struct product *product; /* lent until the call returns */
+    struct rpc_bytes request_id;   /* the request's correlation id; not empty */
+    int64_t remember_s;            /* for how long it may come again: 1..PRODUCT_CREATED_TTL_S */
+};
+
+/*
+ * The same, once for each request: one that was carried out changes nothing when it comes again, and ends the same way.
+ * Between the two an order may have lowered the stock, or somebody may have replaced or deleted the product.
+ *
+ * Looking, remembering and writing are one script.  The key holds a hash of request id and product, so that a caller who
+ * uses an id again for another product is not taken for himself.
+ */
+enum product_store_status product_store_create_once(struct product_store *store, struct product_request *request,
+                                                    const struct product_creation *creation, product_request_fn *done);
 
 /* A product that is not there is deleted too. */
 enum product_store_status product_store_delete(struct product_store *store, struct product_request *request,

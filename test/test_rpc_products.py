@@ -92,6 +92,23 @@ def test_create_replaces(peer):
     assert peer.call("products.get", product["id"]) == replacement
 
 
+def test_create_that_comes_again_changes_nothing(shop, peer):
+    """As after a lost link: the broker delivers a request again that was answered."""
+    product = a_product(in_stock=10)
+    body = {"args": [product], "kwargs": {}}
+    for expiration in (None, "60000"):
+        first = peer.send("products.create", body, expiration=expiration)
+        answer = peer.reply(first)
+        assert peer.call("products.get", product["id"])["in_stock"] == 10
+        details = [{"id": 1, "product_id": product["id"], "price": "1.00", "quantity": 4}]
+        order = {"id": 2_100_000_000 + bool(expiration), "order_details": details}
+        peer.publish_event("orders", "order_created", {"order": order})
+        shop.wait_stock(product["id"], 6)
+        peer.send("products.create", body, correlation_id=first, expiration=expiration)
+        assert peer.reply(first).body == answer.body
+        assert peer.call("products.get", product["id"])["in_stock"] == 6
+
+
 def test_list_holds_every_product_once(peer):
     products = [make(peer) for _ in range(25)]
     listed = peer.call("products.list")

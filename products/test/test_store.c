@@ -161,6 +161,17 @@ static int create(struct client *client, struct rpc_bytes id, int64_t in_stock)
     return answer_wait(&answer, product_store_create(client->store, &answer.request, &product, answer_on_done));
 }
 
+static int create_once(struct client *client, const char *request_id, const char *id, int64_t in_stock)
+{
+    const struct product product = {
+        .id = rpc_bytes_of(id), .title = RPC_BYTES("t"), .maximum_speed = 5, .in_stock = in_stock};
+    const struct product_creation creation = {
+        .product = &product, .request_id = rpc_bytes_of(request_id), .remember_s = 100};
+    struct answer answer = {.status = PENDING};
+
+    return answer_wait(&answer, product_store_create_once(client->store, &answer.request, &creation, answer_on_done));
+}
+
 static void make(struct client *client, const char *id, int64_t in_stock)
 {
     assert_int_equal(create(client, rpc_bytes_of(id), in_stock), PRODUCT_STORE_OK);
@@ -339,6 +350,53 @@ static void test_an_answer_takes_one_read(void **state)
         assert_int_equal(get_status(&client, "a"), PRODUCT_STORE_OK);
     reads += reads_of_this_process();
     assert_in_range(reads - none, 1, COUNT + COUNT / 10);
+    client_end(&client);
+}
+
+/* A request that comes again changes nothing, whatever happened since. */
+static void test_created_once(void **state)
+{
+    struct client client;
+
+    (void)state;
+    client_begin(&client, TIMEOUT_MS);
+    assert_int_equal(create_once(&client, "r1", "once", 10), PRODUCT_STORE_OK);
+    assert_int_equal(stock("once"), 10);
+    assert_int_equal(redis_server_integer(&server, "HLEN products:once"), 5);
+    redis_server_do(&server, "HINCRBY products:once in_stock -3");
+    assert_int_equal(create_once(&client, "r1", "once", 10), PRODUCT_STORE_OK);
+    assert_int_equal(stock("once"), 7);
+    assert_int_equal(create_once(&client, "r2", "once", 10), PRODUCT_STORE_OK);
+    assert_int_equal(stock("once"), 10);
+    assert_int_equal(create_once(&client, "r2", "once", 11), PRODUCT_STORE_OK); /* another product, one careless id */
+    assert_int_equal(stock("once"), 11);
+    assert_int_equal(delete (&client, RPC_BYTES("once")), PRODUCT_STORE_OK);
+    assert_int_equal(create_once(&client, "r2", "once", 11), PRODUCT_STORE_OK);
+    assert_int_equal(exists(&client, RPC_BYTES("once")), PRODUCT_STORE_NOT_FOUND);
+    client_end(&client);
+}
+
+/* It is remembered for a while under 32 digits; a write that was refused is not. */
+static void test_created_is_remembered(void **state)
+{
+    struct client client;
+    redisReply *keys;
+
+    (void)state;
+    client_begin(&client, TIMEOUT_MS);
+    redis_server_do(&server, "SET products:wrong text");
+    assert_int_equal(create_once(&client, "r1", "wrong", 10), PRODUCT_STORE_DAMAGED);
+    keys = redis_server_ask(&server, "KEYS airship:*");
+    assert_int_equal(keys->elements, 0);
+    freeReplyObject(keys);
+    redis_server_do(&server, "DEL products:wrong");
+    assert_int_equal(create_once(&client, "r1", "wrong", 10), PRODUCT_STORE_OK);
+    assert_int_equal(stock("wrong"), 10);
+    keys = redis_server_ask(&server, "KEYS airship:created:*");
+    assert_int_equal(keys->elements, 1);
+    assert_int_equal(keys->element[0]->len, strlen("airship:created:") + 32);
+    assert_in_range(redis_server_integer(&server, "TTL %s", keys->element[0]->str), 90, 100);
+    freeReplyObject(keys);
     client_end(&client);
 }
 
@@ -861,12 +919,12 @@ static void test_permissions(void **state)
     client_end(&client);
 
     /* All that the service ever sends. */
-    redis_server_do(&server,
-                    "ACL SETUSER shop reset on >sesame ~products:* ~airship:applied:* +hmget +exists +scan +hset "
-                    "+del +eval +evalsha +hsetnx +expire +hexists +hincrby +hdel +client|setname");
+    redis_server_do(
+        &server, "ACL SETUSER shop reset on >sesame ~products:* ~airship:applied:* ~airship:created:* +hmget +exists "
+                 "+scan +hset +set +del +eval +evalsha +hsetnx +expire +hexists +hincrby +hdel +client|setname");
     client_open(&client, uri, TIMEOUT_MS);
     client_wait_up(&client);
-    make(&client, "b", 1);
+    assert_int_equal(create_once(&client, "r", "b", 1), PRODUCT_STORE_OK);
     assert_int_equal(get_status(&client, "b"), PRODUCT_STORE_OK);
     assert_int_equal(exists(&client, RPC_BYTES("b")), PRODUCT_STORE_OK);
     order_clear(&order);
@@ -1177,6 +1235,8 @@ int main(void)
         cmocka_unit_test(test_each_gets_its_own_answer),
         cmocka_unit_test(test_a_turn_s_commands_leave_in_one_write),
         cmocka_unit_test(test_an_answer_takes_one_read),
+        cmocka_unit_test(test_created_once),
+        cmocka_unit_test(test_created_is_remembered),
         cmocka_unit_test(test_large_values),
         cmocka_unit_test(test_list),
         cmocka_unit_test(test_list_limits),
