@@ -2,6 +2,7 @@
 """The benchmark: what the shop does beside what its servers could, in one run on one machine.
 
     loadtest/bench.py            all of it                (make bench)
+    loadtest/bench.py --only ceilings,shop                two parts of it
     loadtest/bench.py --quick    the same table in small  (make bench-quick)
 
 BUILD_DIR names the build folder (build).  Servers and programs run on ports of their own, with their data in a folder
@@ -14,6 +15,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -51,6 +53,18 @@ from measure.runs import Bench, Worthless, flat_room, flat_shops  # noqa: E402
 from measure.servers import CHECKOUT, FREE_PORT, NAMEKO_PYTHON, Servers, Shop  # noqa: E402
 from measure.terminal import say  # noqa: E402
 
+PARTS = {
+    "ceilings": "what the servers can do by themselves",
+    "shop": "the shop's requests in a closed loop",
+    "open": "at a constant rate",
+    "peer": "the same shop on real Nameko, and ours beside it",
+    "watched": "the cost of logs, metrics and trace context",
+    "scale": "several processes of each program",
+    "quorum": "quorum queues beside classic ones",
+    "flatness": "shops of several sizes",
+}
+BASE = ("ceilings", "shop", "open", "peer")  # measured in turn, in the same repetitions
+NOT_QUICK = ("peer", "scale", "quorum")
 SIZES = (1000, 10_000, 100_000, 1_000_000)
 COUNTS = (1, 2, 4)
 CONNECTIONS = (1, 8, 32, 64)
@@ -60,6 +74,14 @@ WATCHED = {"LOG_LEVEL": "info", "METRICS_PORT": FREE_PORT}
 UNWATCHED = {"LOG_LEVEL": "error", "METRICS_PORT": ""}
 AT_MOST_S, AT_MOST_QUICK_S = 3 * 3600, 600  # then it is given up
 NAMEKO_SETTINGS = {"MAX_WORKERS": "100", "PREFETCH": "100", "POSTGRES_CONNECTIONS": "20"}
+
+
+def parts(text):
+    names = tuple(text.split(","))
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no part is called {unknown[0]!r}; there are: {', '.join(PARTS)}")
+    return names
 
 
 def numbers(text):
@@ -72,20 +94,17 @@ def numbers(text):
 def arguments():
     parser = argparse.ArgumentParser(
         description="Measures the shop and its servers in one run.",
-        epilog="The parts are --base, --flatness, --scale, --watched: all of them, unless some are named.  See loadtest/README.md.",
+        epilog="The parts: " + "; ".join(f"{name}: {text}" for name, text in PARTS.items()) + ".  See loadtest/README.md.",
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="one short repetition, without --scale, in under two minutes")
     add("--repetitions", type=int, metavar="N", help="how often each run is made (5; quick: 1)")
-    add("--seconds", type=int, metavar="S", help="how long each run takes (4; quick: 1)")
+    add("--seconds", type=int, metavar="S", help="how long each run takes (3; quick: 1)")
     add("--connections", type=numbers, metavar="N,N", help="(1,8,32,64; quick: 1,64)")
-    add("--base", action="store_true", help="ceilings and requests")
-    add("--flatness", action="store_true", help="shops of several sizes")
-    add("--sizes", type=numbers, metavar="N,N", help="of --flatness (1000,10000,100000,1000000; quick: 1000,10000)")
-    add("--scale", action="store_true", help="several processes of each program, and quorum queues")
-    add("--counts", type=numbers, default=COUNTS, metavar="N,N", help="of --scale (1,2,4)")
-    add("--watched", action="store_true", help="the cost of logs, metrics and trace context")
-    add("--peer", choices=["nameko"], help="in --base also the same shop on real Nameko, which test/interop/run.sh makes")
+    add("--only", type=parts, metavar="PART,PART", help="these parts alone (all; quick: without scale, quorum and peer)")
+    add("--sizes", type=numbers, metavar="N,N", help="of flatness (1000,10000,100000,1000000; quick: 1000,10000)")
+    add("--counts", type=numbers, default=COUNTS, metavar="N,N", help="of scale (1,2,4)")
+    add("--without", type=parts, default=(), metavar="PART,PART", help="all but these")
     add("--python", action="append", default=[], choices=["products", "orders"], help="run this one on Nameko in our shop")
     add("--generator", choices=["wrk", "http_load"], default="wrk", help="of the closed loop (wrk)")
     add("--results", type=Path, default=HERE / "results", metavar="FOLDER", help="where the result goes")
@@ -93,66 +112,94 @@ def arguments():
     add("--strict", action="store_true", help="exit code 1 also when a target is missed")
     options = parser.parse_args()
     options.repetitions = options.repetitions or (1 if options.quick else 5)
-    options.seconds = options.seconds or (1 if options.quick else 4)
+    options.seconds = options.seconds or (1 if options.quick else 3)
     options.connections = options.connections or ((1, 64) if options.quick else CONNECTIONS)
     options.sizes = options.sizes or (SIZES_QUICK if options.quick else SIZES)
     if options.repetitions < 1 or options.seconds < 1:
         parser.error("one repetition of one second is the least")
-    if not (options.base or options.flatness or options.scale or options.watched):
-        options.base = options.flatness = options.watched = True
-        options.scale = not options.quick
-    if (options.peer or options.python) and not NAMEKO_PYTHON.exists():
+    chosen = options.only or tuple(part for part in PARTS if not (options.quick and part in NOT_QUICK))
+    options.parts = [part for part in chosen if part not in options.without]
+    if not options.parts:
+        parser.error("no part is left")
+    if options.python and not NAMEKO_PYTHON.exists():
         parser.error(f"{NAMEKO_PYTHON} is missing; test/interop/run.sh makes it")
     return options
 
 
+def find_peer(options):
+    """Real Nameko, from PyPI where it is not here yet.  Without it the rest is measured, unless it was asked for by name."""
+    if "peer" not in options.parts:
+        return
+    say("looking for real Nameko")
+    found = subprocess.run(
+        ["bash", "-c", '. test/interop/environment.sh && interop_python "${NAMEKO_VERSIONS[0]}"'],
+        cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if found.returncode == 0:
+        return
+    if options.only:
+        raise RuntimeError("there is no real Nameko to measure (its words above)")
+    say("there is none (its words above): it is not measured")
+    options.parts.remove("peer")
+
+
 def rooms_needed(options):
-    names = ["shop", "ceilings"]
-    names += ["peer"] if options.peer else []
-    names += ["unwatched"] if options.watched else []
-    names += ["quorum"] if options.scale else []
-    names += [flat_room(*shop) for shop in flat_shops(options.sizes)] if options.flatness else []
+    needed = {"peer": "peer", "watched": "unwatched", "quorum": "quorum"}
+    names = ["shop", "ceilings"] + [needed[part] for part in options.parts if part in needed]
+    names += [flat_room(*shop) for shop in flat_shops(options.sizes)] if "flatness" in options.parts else []
     return names
 
 
+def measure_base(options, bench, shop, rooms, shop_in):
+    """Ceilings, the shop and its peer, in turn."""
+    if "ceilings" in options.parts:
+        say("taking down what orders and products ask of their stores")
+        bench.prepare_ceilings(rooms["ceilings"], shop_in, options.python)
+    peer = bench.shop(Shop(rooms["peer"], bench.build_dir, "nameko", NAMEKO_SETTINGS)) if "peer" in options.parts else None
+    for number in range(options.repetitions):
+        say(f"repetition {number + 1} of {options.repetitions}")
+        bench.starts(shop)
+        bench.repetition(number, options.parts, shop, list(options.connections), peer)
+    bench.peaks(shop)
+    if peer is not None:
+        peer.stop()
+
+
 def measure(options, bench, servers):
+    find_peer(options)
     names = rooms_needed(options)
     rooms = dict(zip(names, servers.make_rooms(names, quorum=("quorum",))))
-    most = max(options.connections)
+    usual = (options.repetitions, max(options.connections), options.seconds)
 
     def shop_in(room, settings=None):
         return Shop(room, bench.build_dir, "airship", {**WATCHED, **(settings or {})}, options.python)
 
     described = machine.describe(bench.build_dir)
-    report = Report(bench.measured, list(options.connections), described, machine.durability(rooms["shop"]))
+    report = Report(bench.measured, list(options.connections), described, machine.durability(rooms["shop"]), bench.checked)
     shop = bench.shop(shop_in(rooms["shop"]))
-    if options.base:
-        say("taking down orders' statements")
-        bench.prepare_ceilings(rooms["ceilings"], shop_in, with_database="orders" not in options.python)
-        peer = bench.shop(Shop(rooms["peer"], bench.build_dir, "nameko", NAMEKO_SETTINGS)) if options.peer else None
-        for number in range(options.repetitions):
-            say(f"repetition {number + 1} of {options.repetitions}")
-            bench.starts(shop)
-            bench.repetition(number, shop, list(options.connections), peer)
-        bench.peaks(shop)
-        if peer is not None:
-            peer.stop()
-    if options.watched:
-        say("the cost of logs and metrics")
+    if any(part in options.parts for part in BASE):
+        measure_base(options, bench, shop, rooms, shop_in)
+    if "watched" in options.parts:
+        say("the cost of logs, metrics and trace context")
         unwatched = bench.shop(shop_in(rooms["unwatched"], UNWATCHED))
-        bench.watched(shop, unwatched, options.repetitions, most, options.seconds)
+        bench.watched(shop, unwatched, *usual)
         unwatched.stop()
-    if options.scale:
+    if "scale" in options.parts:
         say("several processes of each")
         report.counts = list(options.counts)
-        bench.scale(shop, options.counts, options.repetitions, most, options.seconds)
+        bench.scale(shop, options.counts, *usual)
+    if "quorum" in options.parts:
+        say("quorum queues beside classic ones")
         replicated = bench.shop(shop_in(rooms["quorum"]))
-        bench.quorum(replicated, options.repetitions, most, options.seconds)
+        bench.quorum(shop, replicated, *usual)
         replicated.stop()
     shop.stop()
-    if options.flatness:
+    if "flatness" in options.parts:
         report.sizes = list(options.sizes)
-        bench.flatness(lambda name: shop_in(rooms[name]), options.sizes, options.repetitions, most, options.seconds)
+        bench.flatness(lambda name: shop_in(rooms[name]), options.sizes, *usual)
     return report
 
 

@@ -1,10 +1,13 @@
 /*
  * ceiling_echo: the broker's ceiling for an echo RPC: two bare programs, rabbitmq-c as codec alone, one write a turn,
- * cumulative acknowledgements, every frame that repeats encoded once.  No envelope, no table of calls, no deadlines: the
- * correlation id is the number of a slot.  Nothing that does more can be faster on the same broker.
+ * cumulative acknowledgements, a message encoded once and copied with another correlation id.  No envelope, no table of
+ * calls, no deadlines: the id ends in the number of a slot.  Nothing that does more can be faster on the same broker.
  *
- *     ceiling_echo serve
- *     ceiling_echo call IN_FLIGHT SECONDS
+ *     ceiling_echo serve [nameko]
+ *     ceiling_echo call IN_FLIGHT SECONDS [nameko]
+ *
+ * With "nameko" the same echo goes the way of Nameko's messages: a topic exchange both ways, mandatory requests with an
+ * expiration, and the properties, headers and queues of its RPC.  The body stays as long, and nobody reads it.
  *
  * AMQP_URI names the broker.  Set-up is done with rabbitmq-c's own blocking calls; after that only its codec is used.
  */
@@ -12,6 +15,7 @@
 #include <amqp_framing.h>
 #include <amqp_tcp_socket.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,15 +24,50 @@
 
 #include "latency.h"
 
-#define CHANNEL     1
-#define PREFETCH    300
-#define BODY_SIZE   120
-#define INPUT_SIZE  (256 * 1024)
-#define OUTPUT_SIZE (4 * 1024 * 1024)
-#define FRAME_MAX   131072
-#define SLOT_DIGITS 8
-#define WARM_UP_NS  500000000u
-#define QUEUE       "ceiling-echo"
+#define CHANNEL      1
+#define PREFETCH     300
+#define BODY_SIZE    120
+#define INPUT_SIZE   (256 * 1024)
+#define OUTPUT_SIZE  (4 * 1024 * 1024)
+#define MESSAGE_SIZE 2048
+#define FRAME_MAX    131072
+#define SLOT_DIGITS  8
+#define SLOT_BLANK   "########"
+#define WARM_UP_NS   500000000u
+#define ID_SIZE_MAX  36
+
+/* What the two ways do differently. */
+struct way {
+    const char *title;
+    const char *exchange; /* of requests and answers; "" is the default exchange */
+    const char *queue, *request_key, *binding;
+    const char *id_prefix; /* of a correlation id, before the slot's digits */
+    const char *reply_key; /* NULL: the name that the broker gave the queue */
+    bool is_nameko;
+};
+
+static const struct way bare_way = {
+    .title = "ceiling", .exchange = "", .queue = "ceiling-echo", .request_key = "ceiling-echo", .id_prefix = ""};
+
+static const struct way nameko_way = {
+    .title = "ceiling nameko",
+    .exchange = "nameko-rpc",
+    .queue = "rpc-ceiling",
+    .request_key = "ceiling.echo",
+    .binding = "ceiling.*",
+    .id_prefix = "6f1b0c52-9f0e-4f3a-8c1d-2b7e",
+    .reply_key = "0d9c7a34-51e2-4b86-9a3f-c47d12e8b605",
+    .is_nameko = true,
+};
+
+static const struct way *way = &bare_way;
+
+/* A message's frames, ready but for the slot. */
+struct message {
+    char bytes[MESSAGE_SIZE];
+    size_t size;
+    size_t slot_at;
+};
 
 struct peer {
     amqp_connection_state_t set_up; /* rabbitmq-c's connection: its socket is used, its codec is not */
@@ -41,6 +80,7 @@ struct peer {
 
 struct client {
     struct peer peer;
+    struct message request;
     struct latencies latencies;
     uint64_t *sent_ns;
     unsigned in_flight;
@@ -125,22 +165,59 @@ static void peer_append_method(struct peer *peer, amqp_method_number_t id, void 
     peer_append_frame(peer, AMQP_FRAME_METHOD, frame, (size_t)size + 4);
 }
 
-static void peer_publish(struct peer *peer, amqp_bytes_t key, const amqp_basic_properties_t *properties,
-                         const void *body, size_t body_size)
+/* Encode a message as it will be sent again and again. */
+static void message_encode(struct message *message, struct peer *peer, const amqp_basic_publish_t *publish,
+                           const amqp_basic_properties_t *properties, const void *body, size_t body_size)
 {
-    amqp_basic_publish_t publish = {.exchange = amqp_empty_bytes, .routing_key = key};
-    char frame[1024] = {0};
+    char frame[MESSAGE_SIZE] = {0};
+    const size_t begin = peer->output_size;
+    const char *slot;
     int size;
 
-    peer_append_method(peer, AMQP_BASIC_PUBLISH_METHOD, &publish);
+    peer_append_method(peer, AMQP_BASIC_PUBLISH_METHOD, (void *)(uintptr_t)publish);
     size = amqp_encode_properties(AMQP_BASIC_CLASS, (void *)(uintptr_t)properties,
                                   (amqp_bytes_t){sizeof(frame) - 20, frame + 19});
+    if (size < 0)
+        abort();
     frame[8] = AMQP_BASIC_CLASS;
     frame[17] = (char)(body_size >> 8);
     frame[18] = (char)body_size;
     peer_append_frame(peer, AMQP_FRAME_HEADER, frame, (size_t)size + 12);
     memcpy(frame + 7, body, body_size);
     peer_append_frame(peer, AMQP_FRAME_BODY, frame, body_size);
+
+    message->size = peer->output_size - begin;
+    if (message->size > sizeof(message->bytes))
+        abort();
+    memcpy(message->bytes, peer->output + begin, message->size);
+    peer->output_size = begin;
+    slot = memmem(message->bytes, message->size, SLOT_BLANK, SLOT_DIGITS);
+    if (slot == NULL)
+        abort();
+    message->slot_at = (size_t)(slot - message->bytes);
+}
+
+static void message_send(struct message *message, struct peer *peer, const char slot[SLOT_DIGITS])
+{
+    memcpy(message->bytes + message->slot_at, slot, SLOT_DIGITS);
+    peer_append(peer, message->bytes, message->size);
+}
+
+/* What requests and answers have in common. */
+static amqp_basic_properties_t properties_of(char id[ID_SIZE_MAX + 1])
+{
+    amqp_basic_properties_t properties = {._flags = AMQP_BASIC_CORRELATION_ID_FLAG};
+
+    snprintf(id, ID_SIZE_MAX + 1, "%s" SLOT_BLANK, way->id_prefix);
+    properties.correlation_id = amqp_cstring_bytes(id);
+    if (way->is_nameko) {
+        properties._flags |= AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG |
+                             AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_PRIORITY_FLAG;
+        properties.content_type = amqp_cstring_bytes("application/json");
+        properties.content_encoding = amqp_cstring_bytes("utf-8");
+        properties.delivery_mode = 1;
+    }
+    return properties;
 }
 
 static void peer_flush(struct peer *peer)
@@ -192,21 +269,63 @@ static void peer_turn(struct peer *peer, message_fn *fn, void *arg)
     }
 }
 
+static void require(struct peer *peer, const char *what)
+{
+    if (amqp_get_rpc_reply(peer->set_up).reply_type != AMQP_RESPONSE_NORMAL) {
+        fprintf(stderr, "ceiling_echo: the broker refuses %s\n", what);
+        exit(1);
+    }
+}
+
+static void exchange_declare(struct peer *peer)
+{
+    if (!way->is_nameko)
+        return;
+    amqp_exchange_declare(peer->set_up, CHANNEL, amqp_cstring_bytes(way->exchange), amqp_cstring_bytes("topic"), 0, 1,
+                          0, 0, amqp_empty_table);
+    require(peer, "the exchange");
+}
+
 /* --- server --- */
 
 struct server {
     struct peer peer;
+    struct message answer;
+    char reply_to[256]; /* that the answer is for */
+    size_t reply_to_size;
     uint64_t done_tag;
     unsigned done;
 };
 
+static bool server_answers_to(const struct server *server, amqp_bytes_t reply_to)
+{
+    return server->answer.size > 0 && reply_to.len == server->reply_to_size &&
+           memcmp(reply_to.bytes, server->reply_to, reply_to.len) == 0;
+}
+
+static void server_take_client(struct server *server, amqp_bytes_t reply_to, amqp_bytes_t body)
+{
+    char id[ID_SIZE_MAX + 1];
+    amqp_basic_properties_t properties = properties_of(id);
+    amqp_basic_publish_t publish = {.exchange = amqp_cstring_bytes(way->exchange), .routing_key = reply_to};
+
+    if (reply_to.len > sizeof(server->reply_to))
+        abort();
+    memcpy(server->reply_to, reply_to.bytes, reply_to.len);
+    server->reply_to_size = reply_to.len;
+    message_encode(&server->answer, &server->peer, &publish, &properties, body.bytes, body.len);
+}
+
 static void serve_message(void *arg, uint64_t tag, const amqp_basic_properties_t *properties, amqp_bytes_t body)
 {
     struct server *server = arg;
-    amqp_basic_properties_t answer = {._flags = AMQP_BASIC_CORRELATION_ID_FLAG,
-                                      .correlation_id = properties->correlation_id};
+    const amqp_bytes_t id = properties->correlation_id;
 
-    peer_publish(&server->peer, properties->reply_to, &answer, body.bytes, body.len);
+    if (!server_answers_to(server, properties->reply_to))
+        server_take_client(server, properties->reply_to, body);
+    if (id.len < SLOT_DIGITS)
+        abort();
+    message_send(&server->answer, &server->peer, (const char *)id.bytes + id.len - SLOT_DIGITS);
     server->done_tag = tag;
     server->done++;
 }
@@ -215,10 +334,16 @@ _Noreturn static void serve(void)
 {
     struct server *server = calloc(1, sizeof(*server));
     struct peer *peer = peer_open(&server->peer);
+    const amqp_bytes_t queue = amqp_cstring_bytes(way->queue);
 
-    amqp_queue_declare(peer->set_up, CHANNEL, amqp_cstring_bytes(QUEUE), 0, 0, 0, 1, amqp_empty_table);
+    exchange_declare(peer);
+    amqp_queue_declare(peer->set_up, CHANNEL, queue, 0, way->is_nameko, 0, !way->is_nameko, amqp_empty_table);
+    if (way->binding != NULL)
+        amqp_queue_bind(peer->set_up, CHANNEL, queue, amqp_cstring_bytes(way->exchange),
+                        amqp_cstring_bytes(way->binding), amqp_empty_table);
     amqp_basic_qos(peer->set_up, CHANNEL, 0, PREFETCH, 0);
-    amqp_basic_consume(peer->set_up, CHANNEL, amqp_cstring_bytes(QUEUE), amqp_empty_bytes, 0, 0, 0, amqp_empty_table);
+    amqp_basic_consume(peer->set_up, CHANNEL, queue, amqp_empty_bytes, 0, 0, 0, amqp_empty_table);
+    require(peer, "the queue");
     puts("ready");
     fflush(stdout);
     for (;;) {
@@ -235,19 +360,37 @@ _Noreturn static void serve(void)
 
 /* --- client --- */
 
-static char reply_queue[256];
-
 static void call_slot(struct client *client, unsigned slot)
 {
-    static const char body[BODY_SIZE] = "an echo";
-    char id[SLOT_DIGITS + 1];
-    amqp_basic_properties_t properties = {._flags = AMQP_BASIC_CORRELATION_ID_FLAG | AMQP_BASIC_REPLY_TO_FLAG,
-                                          .correlation_id = {SLOT_DIGITS, id},
-                                          .reply_to = amqp_cstring_bytes(reply_queue)};
+    char digits[SLOT_DIGITS + 1];
 
-    snprintf(id, sizeof(id), "%0*u", SLOT_DIGITS, slot);
+    snprintf(digits, sizeof(digits), "%0*u", SLOT_DIGITS, slot);
     client->sent_ns[slot] = latency_now_ns();
-    peer_publish(&client->peer, amqp_cstring_bytes(QUEUE), &properties, body, BODY_SIZE);
+    message_send(&client->request, &client->peer, digits);
+}
+
+static void request_encode(struct client *client, amqp_bytes_t reply_to)
+{
+    static const char body[BODY_SIZE] = "an echo";
+    static const char caller[] = "gateway.get_product.6f1b0c52-9f0e-4f3a-8c1d-2b7e00c0ffee";
+    char id[ID_SIZE_MAX + 1];
+    amqp_field_value_t call = {.kind = AMQP_FIELD_KIND_UTF8,
+                               .value.bytes = {sizeof(caller) - 1, (void *)(uintptr_t)caller}};
+    amqp_table_entry_t stack = {.key = amqp_cstring_bytes("nameko.call_id_stack"),
+                                .value = {.kind = AMQP_FIELD_KIND_ARRAY, .value.array = {1, &call}}};
+    amqp_basic_properties_t properties = properties_of(id);
+    amqp_basic_publish_t publish = {.exchange = amqp_cstring_bytes(way->exchange),
+                                    .routing_key = amqp_cstring_bytes(way->request_key),
+                                    .mandatory = way->is_nameko};
+
+    properties._flags |= AMQP_BASIC_REPLY_TO_FLAG;
+    properties.reply_to = reply_to;
+    if (way->is_nameko) {
+        properties._flags |= AMQP_BASIC_EXPIRATION_FLAG | AMQP_BASIC_HEADERS_FLAG;
+        properties.expiration = amqp_cstring_bytes("5000");
+        properties.headers = (amqp_table_t){1, &stack};
+    }
+    message_encode(&client->request, &client->peer, &publish, &properties, body, sizeof(body));
 }
 
 static void call_message(void *arg, uint64_t tag, const amqp_basic_properties_t *properties, amqp_bytes_t body)
@@ -258,10 +401,13 @@ static void call_message(void *arg, uint64_t tag, const amqp_basic_properties_t 
     unsigned slot;
 
     (void)tag;
-    if (properties->correlation_id.len != SLOT_DIGITS || body.len != BODY_SIZE)
+    if (properties->correlation_id.len < SLOT_DIGITS || body.len != BODY_SIZE)
         abort();
-    memcpy(id, properties->correlation_id.bytes, SLOT_DIGITS);
+    memcpy(id, (const char *)properties->correlation_id.bytes + properties->correlation_id.len - SLOT_DIGITS,
+           SLOT_DIGITS);
     slot = (unsigned)atoi(id);
+    if (slot >= client->in_flight)
+        abort();
     if (client->latencies.started_ns > 0)
         latencies_add(&client->latencies, now_ns - client->sent_ns[slot]);
     else if (now_ns >= client->measure_at_ns)
@@ -275,11 +421,18 @@ static int call(unsigned in_flight, unsigned seconds)
 {
     struct client *client = &the_client;
     struct peer *peer = peer_open(&client->peer);
-    amqp_queue_declare_ok_t *queue =
-        amqp_queue_declare(peer->set_up, CHANNEL, amqp_empty_bytes, 0, 0, 1, 1, amqp_empty_table);
+    amqp_bytes_t queue;
 
-    snprintf(reply_queue, sizeof(reply_queue), "%.*s", (int)queue->queue.len, (char *)queue->queue.bytes);
-    amqp_basic_consume(peer->set_up, CHANNEL, queue->queue, amqp_empty_bytes, 0, 1, 0, amqp_empty_table);
+    exchange_declare(peer);
+    queue = amqp_queue_declare(peer->set_up, CHANNEL, amqp_empty_bytes, 0, 0, 1, 1, amqp_empty_table)->queue;
+    queue = amqp_bytes_malloc_dup(queue);
+    request_encode(client, way->reply_key != NULL ? amqp_cstring_bytes(way->reply_key) : queue);
+    if (way->reply_key != NULL)
+        amqp_queue_bind(peer->set_up, CHANNEL, queue, amqp_cstring_bytes(way->exchange),
+                        amqp_cstring_bytes(way->reply_key), amqp_empty_table);
+    amqp_basic_consume(peer->set_up, CHANNEL, queue, amqp_empty_bytes, 0, 1, 0, amqp_empty_table);
+    require(peer, "the reply queue");
+    amqp_bytes_free(queue);
     client->in_flight = in_flight;
     client->sent_ns = calloc(in_flight, sizeof(*client->sent_ns));
     client->measure_at_ns = latency_now_ns() + WARM_UP_NS;
@@ -290,16 +443,21 @@ static int call(unsigned in_flight, unsigned seconds)
         peer_flush(peer);
         peer_turn(peer, call_message, client);
     }
-    latencies_print(&client->latencies, "ceiling", in_flight, 0);
+    latencies_print(&client->latencies, way->title, in_flight, 0);
     return 0;
 }
 
 int main(int argc, char *argv[])
 {
+    if (argc > 2 && strcmp(argv[argc - 1], "nameko") == 0) {
+        way = &nameko_way;
+        argc--;
+    }
     if (argc == 2 && strcmp(argv[1], "serve") == 0)
         serve();
     if (argc == 4 && strcmp(argv[1], "call") == 0 && atoi(argv[2]) > 0 && atoi(argv[3]) > 0)
         return call((unsigned)atoi(argv[2]), (unsigned)atoi(argv[3]));
-    fputs("usage: ceiling_echo serve | call IN_FLIGHT SECONDS   (AMQP_URI names the broker)\n", stderr);
+    fputs("usage: ceiling_echo serve [nameko] | call IN_FLIGHT SECONDS [nameko]   (AMQP_URI names the broker)\n",
+          stderr);
     return 2;
 }

@@ -11,29 +11,26 @@ readonly RUN
 . "$CHECKOUT/dev/say.sh"
 # shellcheck source=loadtest/taurus/environment.sh
 . "$CHECKOUT/loadtest/taurus/environment.sh"
+# shellcheck source=loadtest/taurus/shop.sh
+. "$CHECKOUT/loadtest/taurus/shop.sh"
 
 readonly SHOP_RUN=$RUN/taurus-test # the shop's servers and data, removed at the end
 readonly OUTPUT=$RUN/bzt/test.log
-readonly READY_TIMEOUT_S=300 # it may have to build first
-readonly POLL_INTERVAL_S=0.2
 readonly USERS=3 HOLD=20s RAMP_UP=2s CATALOGUE=600
 readonly P90_BOUND_MS=1000 # the machine may be busy: speed is not the question here
 readonly LABELS=("create product" "get product" "create order" "get order" "delete product" "list orders")
 
 PASSED=0
 FAILED=0
-SHOP_PID=
 LIAR_PID=
 
 end() {
-    local pid
     trap '' INT TERM
-    for pid in $SHOP_PID $LIAR_PID; do
-        kill "$pid" 2>/dev/null
-        wait "$pid" 2>/dev/null
-    done
-    RUN_DIR=$SHOP_RUN "$CHECKOUT/dev_run_backingsvcs.sh" stop >/dev/null 2>&1
-    rm -rf "$SHOP_RUN"
+    if [[ -n $LIAR_PID ]]; then
+        kill "$LIAR_PID" 2>/dev/null
+        wait "$LIAR_PID" 2>/dev/null
+    fi
+    shop_stop "$SHOP_RUN"
     printf '%s passed, %s failed\n' "$PASSED" "$FAILED"
     exit $((FAILED > 0 || PASSED == 0))
 }
@@ -51,30 +48,7 @@ check() { # WHAT CONDITION...
     fi
 }
 
-free_port() {
-    "${BZT%/*}/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
-
-wait_for() { # PID COMMAND...: until it succeeds; fails when the process ends first
-    local pid=$1 deadline=$((SECONDS + READY_TIMEOUT_S))
-    shift
-    until "$@"; do
-        kill -0 "$pid" 2>/dev/null && ((SECONDS < deadline)) || return 1
-        sleep "$POLL_INTERVAL_S"
-    done
-}
-
 answers() { curl -s --max-time 5 -o /dev/null "$1"; } # URL
-
-shop_start() {
-    local port
-    port=$(free_port)
-    URL=http://127.0.0.1:$port
-    mkdir -p "$SHOP_RUN"
-    env -u AMQP_URI -u REDIS_URI -u POSTGRES_URI RUN_DIR="$SHOP_RUN" PORT="$port" "$CHECKOUT/dev_run.sh" >"$OUTPUT" 2>&1 </dev/null &
-    SHOP_PID=$!
-    wait_for "$SHOP_PID" grep -q '^Ready: ' "$OUTPUT"
-}
 
 # Answers everything with 200 and an empty object.
 liar_start() {
@@ -164,7 +138,7 @@ if ! BZT=$(taurus_bzt); then
     exit
 fi
 usage
-if ! shop_start || ! liar_start; then
+if ! shop_start "$SHOP_RUN" "$OUTPUT" || ! liar_start; then
     check "the shop starts" false
     exit
 fi

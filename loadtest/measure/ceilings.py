@@ -3,32 +3,34 @@ import re
 import subprocess
 from urllib.parse import urlsplit
 
-from . import data
 from .load import _run  # the last line of a program's output is its result
 from .servers import clean_environment
+from .waiting import wait_until
 
 MARGIN_S = 30
 SECONDS_LEAST = 2  # of pgbench: it connects and prepares in that time, too
 PGBENCH = "/usr/lib/postgresql/15/bin/pgbench"
 BATCH_WANTED = 16  # orders of one statement, where the shop sends several at a time
-REDIS_RATE = {1: 15_000, 64: 500_000}  # a guess, for a run's length
+REDIS_RATE = {1: 10_000, 64: 200_000}  # a guess, for a run's length
+APPLIED_ORDERS = 10**9  # drawn from so many, hardly one comes twice
 PG_LOG = "postgres.log"
 
 
 class Echo:
     """ceiling_echo or rpclib_echo: its server for the whole run, its client for a moment."""
 
-    def __init__(self, name, room, build_dir, directory):
-        self.name = name
-        self.log_path = directory / f"{name}.log"
-        self.path = build_dir / "loadtest" / name
+    def __init__(self, program, way, room, build_dir, directory):
+        self.name = " ".join([program, *way])
+        self.way = way  # what stands last on the command line
+        self.log_path = directory / f"{'-'.join([program, *way])}.log"
+        self.path = build_dir / "loadtest" / program
         self.environment = {**clean_environment(), "AMQP_URI": room.amqp_uri, "LOG_LEVEL": "warning"}
         self.server = None
 
     def start(self):
         with self.log_path.open("w") as log:
             self.server = subprocess.Popen(
-                [str(self.path), "serve"],
+                [str(self.path), "serve", *self.way],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -40,7 +42,7 @@ class Echo:
         return self
 
     def measure(self, in_flight, seconds):
-        result, _ = _run([self.path, "call", in_flight, max(1, round(seconds))], self.environment, seconds)
+        result, _ = _run([self.path, "call", in_flight, max(1, round(seconds)), *self.way], self.environment, seconds)
         if result["failures"] or not result["rate"]:
             raise RuntimeError(f"{self.name}: {result}")
         return result
@@ -51,14 +53,55 @@ class Echo:
             self.server.wait()
 
 
-def redis_commands(servers, room, connections, pipelined, seconds):
-    """products' own reading command by redis-benchmark; wants a catalogue in the room."""
+# ---- Redis -----------------------------------------------------------------------------------------------------------
+
+
+class Commands:
+    """products' own commands, as Redis saw them while a shop worked."""
+
+    PRODUCT = re.compile(r"^(products:bench-)\d+$")
+    ORDER = re.compile(r"^(airship:applied:)\d+$")
+
+    def __init__(self, room, directory):
+        parts = urlsplit(room.redis_uri)
+        self.database = str(room.redis_database)
+        self.command = ["redis-cli", "-h", parts.hostname, "-p", str(parts.port), "MONITOR"]
+        self.path = directory / "redis-commands"
+
+    def __enter__(self):
+        with self.path.open("w") as output:
+            self.monitor = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        wait_until(lambda: "OK" in self.path.read_text(), "redis-cli MONITOR begins", MARGIN_S)
+        return self
+
+    def __exit__(self, *_):
+        self.monitor.terminate()
+        self.monitor.wait()
+
+    def read(self):
+        """name -> words, of the last run of each; the numbers that a product or an order is known by are drawn anew."""
+        found = {}
+        with self.path.open(errors="replace") as lines:
+            for line in lines:
+                match = re.match(r'[\d.]+ \[(\d+) [^\]]*\] ("(?:EXISTS|HMGET|EVALSHA)".*)$', line)
+                if match and match.group(1) == self.database:
+                    words = re.findall(r'"((?:[^"\\]|\\.)*)"', match.group(2))
+                    drawn = self.ORDER if words[0] == "EVALSHA" else self.PRODUCT
+                    found[words[0].lower()] = [drawn.sub(r"\1__rand_int__", word) for word in words]
+        for name in ("exists", "hmget", "evalsha"):
+            if name not in found:
+                raise RuntimeError(f"products sent Redis no {name}; see {self.path}")
+        return found
+
+
+def redis_commands(room, words, pipelined, seconds, products):
+    """One of products' commands by redis-benchmark; wants the catalogue in the room."""
     parts = urlsplit(room.redis_uri)
     depth = 64 if pipelined else 1
     requests = int(REDIS_RATE[depth] * seconds)
-    command = ["redis-benchmark", "-h", parts.hostname, "-p", parts.port, "--dbnum", room.redis_database, "-c", connections]
-    command += ["-P", depth, "-n", requests, "-r", 1000, "--csv"]
-    command += ["HMGET", "products:bench-__rand_int__", *data.product(1)]
+    drawn = APPLIED_ORDERS if words[0] == "EVALSHA" else products
+    command = ["redis-benchmark", "-h", parts.hostname, "-p", parts.port, "--dbnum", room.redis_database, "-c", 1]
+    command += ["-P", depth, "-n", requests, "-r", drawn, "--csv", *words]
     output = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=seconds * 20 + 60)
     lines = [line for line in output.stdout.splitlines() if line.startswith('"')]
     if output.returncode != 0 or len(lines) < 2:

@@ -42,6 +42,12 @@ class Measurements:
         ratios = [value / base for value, base in pairs if base]
         return median(ratios) if ratios else None
 
+    @classmethod
+    def from_json(cls, entries):
+        measured = cls()
+        measured.results = {(entry["what"], entry["connections"]): entry["runs"] for entry in entries}
+        return measured
+
     def as_json(self):
         return [
             {"what": what, "connections": connections, "runs": runs}
@@ -57,11 +63,12 @@ class Line:
     figure: str
     ceiling: str = ""
     share: str = ""
+    of_wire: str = ""  # the share of what the broker can do with Nameko's messages
     target: str = ""
     met: object = None  # True, False, or None: not measured, or no target
 
     def as_json(self):
-        return {name: getattr(self, name) for name in ("what", "figure", "ceiling", "share", "target", "met")}
+        return {name: getattr(self, name) for name in ("what", "figure", "ceiling", "share", "of_wire", "target", "met")}
 
 
 def count(value):
@@ -84,11 +91,13 @@ def share_line(measurements, what, title, least, connections=64):
     if value is None or ceiling is None:
         return Line(f"{title}, c={connections}", "not measured", target=f">= {least:.2f}" if least else "")
     share = measurements.ratio(what, connections, "ceiling", connections)
+    of_wire = measurements.ratio(what, connections, "ceiling nameko", connections)
     return Line(
         f"{title}, c={connections}",
         rate(value, measurements.spread(what, connections)),
         rate(ceiling, measurements.spread("ceiling", connections)),
         f"{share:.2f}",
+        "" if of_wire is None or what == "ceiling nameko" else f"{of_wire:.2f}",
         f">= {least:.2f}" if least else "",
         share >= least if least else None,
     )

@@ -2,7 +2,7 @@
 import json
 
 from . import plots
-from .figures import Line, median, micros, most_line, rate, share_line, spread
+from .figures import Line, Measurements, median, micros, most_line, rate, share_line, spread
 from .load import TITLES
 from .runs import FLAT_LOADS
 from .terminal import table
@@ -18,23 +18,39 @@ READY_MS_MOST = 200
 WATCHED_MOST = 0.03
 NAMEKO_LEAST = {64: 50, 1: 10}
 PROGRAMS = ("products", "orders", "gateway")
-HEADINGS = ["figure", "measured", "ceiling", "share", "target", "met"]
+HEADINGS = ["figure", "measured", "ceiling", "share", "of the wire's", "target", "met"]
 
 
 class Report:
-    def __init__(self, measured, connections, machine, durability):
+    def __init__(self, measured, connections, machine, durability, checked=None):
         self.measured = measured
         self.connections = connections
         self.machine = machine
         self.durability = durability
+        self.checked = checked or {}
         self.sizes = []
         self.counts = []
+
+    @classmethod
+    def from_json(cls, result):
+        """A result that write() made."""
+        measured = Measurements.from_json(result["measurements"])
+        report = cls(measured, result["asked"]["connections"], result["machine"], result["durability"], result["checked"])
+        report.sizes, report.counts = result["asked"]["sizes"], result["asked"]["counts"]
+        return report
 
     # ---- lines -------------------------------------------------------------------------------------------------
 
     def lines(self):
         lines = self._rate_lines() + self._latency_lines() + self._ceiling_lines() + self._cost_lines()
-        return lines + self._flatness_lines() + self._watched_lines() + self._scale_lines() + self._quorum_lines() + self._peer_lines()
+        lines += self._flatness_lines() + self._watched_lines() + self._scale_lines() + self._quorum_lines()
+        return lines + self._peer_lines() + self._checked_lines()
+
+    def _checked_lines(self):
+        if not self.checked.get("runs"):
+            return []
+        text = "0 of {answers:,} answers, {orders:,} orders, {runs} runs".format(**self.checked)
+        return [Line("wrong answers, errors, broken invariants", text, target="0", met=True)]
 
     def _rate_lines(self):
         lines = []
@@ -56,8 +72,8 @@ class Report:
                     micros(p50),
                     micros(echo),
                     f"+{p50 - echo:.0f} us",
-                    f"<= echo + {GET_PRODUCT_ABOVE_ECHO_US} us",
-                    p50 <= echo + GET_PRODUCT_ABOVE_ECHO_US,
+                    target=f"<= echo + {GET_PRODUCT_ABOVE_ECHO_US} us",
+                    met=p50 <= echo + GET_PRODUCT_ABOVE_ECHO_US,
                 )
             )
         p99 = self.measured.median("post_order", 64, "p99_us")
@@ -82,18 +98,22 @@ class Report:
 
     def _ceiling_lines(self):
         titles = {
+            "ceiling nameko": "the broker's echo over Nameko's wire",
             "rpclib": "rpclib's echo",
             "constant": TITLES["constant"],
             "postgres create_one": "PostgreSQL: one order a statement",
             "postgres create_batch": "PostgreSQL: many orders a statement",
             "postgres select_one": "PostgreSQL: one order read",
-            "redis": "Redis: HMGET, one at a time",
-            "redis pipelined": "Redis: HMGET, 64 pipelined",
+            "redis hmget": "Redis: a product read, one at a time",
+            "redis hmget pipelined": "Redis: a product read, 64 pipelined",
+            "redis exists pipelined": "Redis: a product looked for, 64 pipelined",
+            "redis evalsha": "Redis: the stock lowered, one at a time",
+            "redis evalsha pipelined": "Redis: the stock lowered, 64 pipelined",
         }
         lines = []
         for what, title in titles.items():
             for connections in sorted(c for w, c in self.measured.results if w == what):
-                if what == "rpclib":
+                if what in ("ceiling nameko", "rpclib"):
                     lines.append(share_line(self.measured, what, title, None, connections))
                     continue
                 values = self.measured.values(what, connections, "rate")
@@ -197,12 +217,13 @@ class Report:
         most = max(self.connections)
         lines = []
         for name in ("get_product", "post_order"):
-            what = f"{name} on quorum queues"
+            what, classic = f"{name} on quorum queues", f"{name} on classic queues"
             if (what, most) not in self.measured:
                 continue
-            ratio = self.measured.ratio(what, most, f"{name} by {self.counts[0]}", most)
+            ratio = self.measured.ratio(what, most, classic, most)
             value = rate(self.measured.median(what, most), self.measured.spread(what, most))
-            lines.append(Line(f"{TITLES[name]}, on quorum queues of one node, c={most}", value, share=f"x {ratio:.2f}"))
+            base = rate(self.measured.median(classic, most), self.measured.spread(classic, most)) + " on classic ones"
+            lines.append(Line(f"{TITLES[name]}, on quorum queues of one node, c={most}", value, base, f"x {ratio:.2f}"))
         return lines
 
     def _cores(self, what, connections):
@@ -224,8 +245,8 @@ class Report:
                         rate(self.measured.median(name, connections)),
                         rate(self.measured.median(peer, connections), self.measured.spread(peer, connections)),
                         f"x {ratio:.1f}",
-                        f">= x {least}" if least else "",
-                        ratio >= least if least else None,
+                        target=f">= x {least}" if least else "",
+                        met=ratio >= least if least else None,
                     )
                 )
         return lines
@@ -235,7 +256,7 @@ class Report:
     def table(self):
         met = {True: "yes", False: "NO", None: ""}
         return table(
-            [[line.what, line.figure, line.ceiling, line.share, line.target, met[line.met]] for line in self.lines()],
+            [[line.what, line.figure, line.ceiling, line.share, line.of_wire, line.target, met[line.met]] for line in self.lines()],
             HEADINGS,
         )
 
@@ -243,6 +264,8 @@ class Report:
         result = {
             "machine": self.machine,
             "durability": self.durability,
+            "checked": self.checked,
+            "asked": {"connections": self.connections, "sizes": self.sizes, "counts": self.counts},
             "table": [line.as_json() for line in self.lines()],
             "measurements": self.measured.as_json(),
             **more,
@@ -277,10 +300,10 @@ class Report:
     def _rate_chart(self):
         chart = plots.Chart("Requests a second (median, lowest, highest)", "connections, or calls in flight",
                             "requests a second", self.connections, logarithmic=True)
-        names = {"ceiling": "the broker's ceiling", "rpclib": "rpclib's echo"}
+        names = {"ceiling": "the broker's ceiling", "ceiling nameko": "on Nameko's wire", "rpclib": "rpclib's echo"}
         names.update({name: TITLES[name] for name in ("get_product", "get_order", "post_order", "list_orders", "mixed")})
         for what, title in names.items():
-            chart.add(title, self._points(lambda c, what=what: (what, c), self.connections), dashed=what == "ceiling")
+            chart.add(title, self._points(lambda c, what=what: (what, c), self.connections), dashed=what.startswith("ceiling"))
         return chart
 
     def _latency_chart(self):

@@ -3,7 +3,7 @@ import threading
 import urllib.request
 
 from . import data, invariants, load, processes
-from .ceilings import Database, Echo, Statements, redis_commands
+from .ceilings import Commands, Database, Echo, Statements, redis_commands
 from .figures import Measurements
 from .terminal import note, note_end, say
 
@@ -16,6 +16,10 @@ OPEN_LOOP_QUICK = ("get_product", "post_order")
 SERVERS = ("rabbitmq", "redis", "postgres")
 BATCH_CLIENTS = 4
 SCRAPE_INTERVAL_S = 1
+# The broker's ceilings: what is measured -> its program, and the way that its messages take.
+ECHOES = {"ceiling": ("ceiling_echo", ()), "ceiling nameko": ("ceiling_echo", ("nameko",)), "rpclib": ("rpclib_echo", ())}
+# Not asked at every number of connections, but at the fewest and the most.
+ENDS_ONLY = ("rpclib", "constant", "nameko get_product", "nameko post_order", "nameko get_order", "nameko mixed")
 # What is asked while this grows.
 FLAT_LOADS = {
     "products": ("get_product", "post_order", "get_order"),
@@ -50,7 +54,9 @@ class Bench:
         self.measured = Measurements()
         self.shops = []
         self.echoes = {}
+        self.commands = {}  # products' own, by name
         self.database = None
+        self.checked = {"runs": 0, "answers": 0, "orders": 0}  # what was held to be right
 
     # ---- shops -------------------------------------------------------------------------------------------------
 
@@ -91,10 +97,14 @@ class Bench:
         found = load.faults(for_warmth) + load.faults(result)
         if found:
             raise Worthless(f"{what}, {connections} connections: " + "; ".join(found))
+        acknowledged = len(workload.ledger.ids)
         try:
             result["invariants"] = invariants.check(shop, workload.ledger)
         except invariants.Broken as broken:
             raise Worthless(f"{what}, {connections} connections: {broken}") from None
+        self.checked["runs"] += 1
+        self.checked["answers"] += int(result["answered"] + for_warmth["answered"])
+        self.checked["orders"] += acknowledged
         result["cpu_us"] = {part: (after[part] - before[part]) * 1e6 / result["answered"] for part in after}
         result["cpu_us"]["generator"] = result.pop("generator_cpu_s") * 1e6 / result["answered"]
         result.pop("complaints", None)
@@ -113,44 +123,64 @@ class Bench:
 
     # ---- ceilings ----------------------------------------------------------------------------------------------
 
-    def prepare_ceilings(self, room, shop_of, with_database=True):
-        """Echo servers, and orders' statements as a shop of one moment uses them; `shop_of` makes a shop in a room."""
-        for name in ("ceiling_echo", "rpclib_echo"):
-            self.echoes[name] = Echo(name, room, self.build_dir, self.directory)
-            self.echoes[name].start()
-        if with_database:
-            self._prepare_database(room, shop_of(room))
-
-    def _prepare_database(self, room, shop):
+    def prepare_ceilings(self, room, shop_of, python=()):
+        """Echo servers, and what orders and products ask of their stores as a shop of one moment asks it; `shop_of` makes a
+        shop in a room.  What a program of `python` asks is not measured."""
+        for what, (program, way) in ECHOES.items():
+            self.echoes[what] = Echo(program, way, room, self.build_dir, self.directory)
+            self.echoes[what].start()
         statements = Statements(self.servers)
         data.fill(room, PRODUCTS, ORDERS)
         statements.switch(room, True)
+        shop = shop_of(room)
         try:
             shop.start(self.directory)
             workload = self.workload(shop)
             statements.begin()
-            for name, connections in (("post_order", 1), ("post_order", 64), ("get_order", 1)):
-                self.generator.closed_exact(workload, name, connections, CAPTURE_S)
-            invariants.check(shop, workload.ledger)
+            with Commands(room, self.directory) as commands:
+                for name, connections in (("post_order", 1), ("post_order", 64), ("get_order", 1)):
+                    self.generator.closed_exact(workload, name, connections, CAPTURE_S)
+                invariants.check(shop, workload.ledger)
         finally:
             shop.stop()
             statements.switch(room, False)
-        self.database = Database(room, self.directory)
-        self.database.prepare(statements.read(room), ORDERS)
+        if "products" not in python:
+            self.commands = commands.read()
+            data.fill_products(room, PRODUCTS)
+        if "orders" not in python:
+            self.database = Database(room, self.directory)
+            self.database.prepare(statements.read(room), ORDERS)
+        self.ceilings_room = room
         room.query("TRUNCATE orders, order_details, order_outbox, order_requests, order_idempotency")
 
     def ceiling(self, what, connections, measure):
         note(f"{what}, {connections}")
         self.measured.add(what, connections, measure())
 
+    def _is_asked(self, what, count, connections):
+        return what not in ENDS_ONLY or count in (min(connections), max(connections))
+
+    def _redis(self, words, pipelined):
+        room = self.ceilings_room
+        result = redis_commands(room, words, pipelined, 1, PRODUCTS)
+        if words[0] == "EVALSHA":  # or millions of orders would be remembered
+            data.fill_products(room, PRODUCTS)
+        return result
+
     def _ceiling_steps(self, shop, connections):
         """The servers' own figures, as (what, connections, how)."""
         seconds = self.seconds
         for count in connections:
-            for what, echo in (("ceiling", "ceiling_echo"), ("rpclib", "rpclib_echo")):
-                yield what, count, lambda echo=echo, count=count: self.echoes[echo].measure(count, seconds)
-        yield "redis", 1, lambda: redis_commands(self.servers, shop.room, 1, False, seconds)
-        yield "redis pipelined", 1, lambda: redis_commands(self.servers, shop.room, 1, True, seconds)
+            for what in ECHOES:
+                if self._is_asked(what, count, connections):
+                    yield what, count, lambda what=what, count=count: self.echoes[what].measure(count, seconds)
+        for name, words in self.commands.items():
+            for pipelined in (False, True):
+                yield (
+                    f"redis {name}{' pipelined' if pipelined else ''}",
+                    1,
+                    lambda words=words, pipelined=pipelined: self._redis(words, pipelined),
+                )
         database = self.database
         if database is None:
             return
@@ -164,30 +194,41 @@ class Bench:
 
     # ---- a repetition ------------------------------------------------------------------------------------------
 
-    def repetition(self, number, shop, connections, peer=None):
-        """Everything once, in another order each time: what changes slowly on the machine falls on all alike."""
+    def repetition(self, number, parts, shop, connections, peer=None):
+        """Everything once, in another order each time: what changes slowly on the machine falls on all alike.  `parts` are
+        those of "ceilings", "shop", "open"; a peer is asked the same as the shop."""
         workload = self.fill(shop)
-        steps = [(what, count, lambda s=(what, count, how): self.ceiling(*s))
-                 for what, count, how in self._ceiling_steps(shop, connections)]
-        workloads = [(workload, "")]
+        steps = []
+        if "ceilings" in parts:
+            steps = [(what, count, lambda s=(what, count, how): self.ceiling(*s))
+                     for what, count, how in self._ceiling_steps(shop, connections)]
+        workloads = [(workload, "")] if "shop" in parts or peer is not None else []
         if peer is not None:
             workloads.append((self.fill(peer), "nameko "))
         for one, prefix in workloads:
             for name in one.loads():
                 for count in connections:
-                    steps.append((prefix + name, count, lambda w=one, n=name, c=count, p=prefix: self.closed(w, n, c, p + n)))
+                    if self._is_asked(prefix + name, count, connections):
+                        steps.append((prefix + name, count, lambda w=one, n=name, c=count, p=prefix: self.closed(w, n, c, p + n)))
         # Those of one number of connections side by side, ceilings and loads in turn; each repetition begins elsewhere.
         steps.sort(key=lambda step: connections.index(step[1]) if step[1] in connections else -1)
-        turn = (number * len(steps)) // 5 % len(steps)
+        turn = (number * len(steps)) // 5 % len(steps) if steps else 0
         for _, _, step in steps[turn:] + steps[:turn]:
             step()
+        if "open" in parts:
+            self._open_loops(workload, max(connections))
+        note_end()
+
+    def _open_loops(self, workload, connections):
+        """At shares of the closed loop's rate of this repetition, which is measured first where it was not."""
         for name in OPEN_LOOP_QUICK if self.quick else workload.loads():
             if name == "constant":
                 continue
-            peak = self.measured.values(name, max(connections), "rate")[-1]
+            if (name, connections) not in self.measured:
+                self.closed(workload, name, connections)
+            peak = self.measured.values(name, connections, "rate")[-1]
             for share in OPEN_LOOP_SHARES:
                 self.open(workload, name, share, peak)
-        note_end()
 
     def starts(self, shop):
         """How long each program takes to be ready, and what it holds when nobody asks it for anything."""
@@ -233,15 +274,16 @@ class Bench:
         shop.resize(1)
         note_end()
 
-    def quorum(self, shop, repetitions, connections, seconds):
-        """The same shop on quorum queues."""
+    def quorum(self, classic, shop, repetitions, connections, seconds):
+        """Two shops in turn that differ in the type of their queues alone."""
         queues = self.servers.rabbitmqctl("-q", "list_queues", "-p", shop.room.name, "name", "type")
         if "rpc-products\tquorum" not in queues:
             raise RuntimeError(f"the queues of {shop.room.name} are no quorum queues:\n{queues}")
-        workload = self.fill(shop)
-        for _ in range(repetitions):
+        workloads = {"classic": self.fill(classic), "quorum": self.fill(shop)}
+        for number in range(repetitions):
             for name in ("get_product", "post_order"):
-                self.closed(workload, name, connections, f"{name} on quorum queues", seconds)
+                for kind in sorted(workloads, reverse=number % 2 == 1):
+                    self.closed(workloads[kind], name, connections, f"{name} on {kind} queues", seconds)
         note_end()
 
     # ---- the cost of being watched -------------------------------------------------------------------------------
