@@ -229,11 +229,11 @@ def main():
         report = measure(options, bench, servers)
         name = f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M}-{report.machine['commit']}.json"
         took_s = round(time.monotonic() - began)
-        charts = report.write(options.results / name, options=" ".join(sys.argv[1:]), seconds=took_s)
+        written = report.write(options.results / name, options=" ".join(sys.argv[1:]), seconds=took_s)
         print()
         print(report.table())
         print()
-        for path in (options.results / name, *charts):
+        for path in written:
             print(path)
         missed = [line.what for line in report.lines() if line.met is False]
         print(f"measured in {took_s} s; every answer right, every invariant held; targets missed: {len(missed)}")

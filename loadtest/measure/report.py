@@ -1,7 +1,7 @@
 """The table against the targets, the file of results, the charts."""
 import json
 
-from . import plots
+from . import markdown, plots
 from .figures import Line, Measurements, median, micros, most_line, rate, share_line, spread
 from .load import TITLES
 from .runs import FLAT_LOADS
@@ -272,6 +272,8 @@ class Report:
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n")
+        written = [path, path.with_suffix(".md")]
+        written[-1].write_text(markdown.text(self, result))
         charts = {
             "rate": self._rate_chart(),
             "latency": self._latency_chart(),
@@ -279,7 +281,6 @@ class Report:
             "flatness": self._flatness_chart(),
             "scale": self._scale_chart(),
         }
-        written = []
         for name, chart in charts.items():
             text = plots.svg(chart)
             if text is not None:
