@@ -756,19 +756,19 @@ static bool unit_set_key(struct order_store_unit *unit, const struct order_creat
     unit->order->id = 0;
     text_reset(text, PARAMETERS_KEEP_SIZE);
     order_print(text, unit->order);
-    if (text->failed || !hash_print(unit->store, unit->request_hash, RPC_BYTES(""), text_bytes(text)))
+    if (text->failed)
         return false;
     if (creation->idempotency_key.data != NULL) {
         unit->key = creation->idempotency_key;
-        return true;
+        return hash_print(unit->store, unit->request_hash, RPC_BYTES(""), text_bytes(text));
     }
     if (request_id.size == 0) { /* still to be told apart from others when it is sent again */
         if (RAND_bytes(random, sizeof(random)) != 1)
             return false;
         request_id = (struct rpc_bytes){.data = (const char *)random, .size = sizeof(random)};
     }
-    unit->key = (struct rpc_bytes){.data = unit->request_id, .size = REQUEST_ID_SIZE};
-    return hash_print(unit->store, unit->request_id, request_id, text_bytes(text));
+    unit->key = (struct rpc_bytes){.data = unit->request_hash, .size = REQUEST_ID_SIZE};
+    return hash_print(unit->store, unit->request_hash, request_id, text_bytes(text));
 }
 
 enum order_store_status order_store_create(struct order_store *store, struct order_store_unit *unit,

@@ -65,8 +65,7 @@ struct order_store_unit {
     int32_t order_id;
     struct order_page page;
     struct rpc_bytes headers;
-    char request_id[ORDER_STORE_HASH_SIZE];
-    char request_hash[ORDER_STORE_HASH_SIZE];
+    char request_hash[ORDER_STORE_HASH_SIZE]; /* of the body; without an Idempotency-Key of the correlation id, too */
     struct rpc_bytes key;
     const int64_t *event_ids;
     size_t event_ids_count;
