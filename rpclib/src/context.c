@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "buffer.h"
 #include "rpclib/connection.h"
 #include "rpclib/json.h"
 #include "uuid.h"
@@ -374,13 +375,62 @@ static json_t *field_to_json(const amqp_field_value_t *field, int depth)
     }
 }
 
+/*
+ * What nearly every context holds is printed here, without a value being built for it: texts that spell themselves, and
+ * arrays of such.
+ */
+static bool print_plain(struct buffer *out, amqp_bytes_t text)
+{
+    const struct rpc_bytes bytes = {text.bytes, text.len};
+
+    for (size_t i = 0; i < text.len; i++) {
+        if (bytes.data[i] < ' ' || bytes.data[i] > '~' || bytes.data[i] == '"' || bytes.data[i] == '\\')
+            return false;
+    }
+    return buffer_append(out, RPC_BYTES("\"")) && buffer_append(out, bytes) && buffer_append(out, RPC_BYTES("\""));
+}
+
+static bool print_plain_field(struct buffer *out, const amqp_field_value_t *field)
+{
+    const amqp_array_t *array = &field->value.array;
+
+    if (is_text(field))
+        return print_plain(out, field->value.bytes);
+    if (!stack_is_sound(field) || !buffer_append(out, RPC_BYTES("[")))
+        return false;
+    for (int i = 0; i < array->num_entries; i++) {
+        if ((i > 0 && !buffer_append(out, RPC_BYTES(","))) || !print_plain(out, array->entries[i].value.bytes))
+            return false;
+    }
+    return buffer_append(out, RPC_BYTES("]"));
+}
+
+/* False when there is more to it than that, or no memory. */
+static bool print_plain_table(struct buffer *out, const amqp_table_t *table)
+{
+    bool plain = buffer_append(out, RPC_BYTES("{"));
+
+    for (int i = 0; plain && i < table->num_entries; i++)
+        plain = (i == 0 || buffer_append(out, RPC_BYTES(","))) && print_plain(out, table->entries[i].key) &&
+                buffer_append(out, RPC_BYTES(":")) && print_plain_field(out, &table->entries[i].value);
+    return plain && buffer_append(out, (struct rpc_bytes){"}", 2}); /* with its NUL */
+}
+
 char *rpc_context_to_json(const struct rpc_context *context, size_t *size)
 {
     amqp_table_t table = context_headers(context);
-    json_t *object = table_to_json(&table, NESTING_MAX);
-    char *text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT);
+    struct buffer printed = {0};
+    json_t *object = NULL;
+    char *text;
 
-    json_decref(object);
+    if (print_plain_table(&printed, &table)) {
+        text = printed.data;
+    } else {
+        buffer_clear(&printed);
+        object = table_to_json(&table, NESTING_MAX);
+        text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT);
+        json_decref(object);
+    }
     if (text != NULL && size != NULL)
         *size = strlen(text);
     return text;
