@@ -6,7 +6,7 @@ MESON_OPTIONS ?=
 # Debian's, whatever else is in PATH: it runs with Debian's Python.
 MESON := $(firstword $(wildcard /usr/bin/meson) meson)
 
-.PHONY: all help install clean test check smoke bench bench-quick chaos chaos-seeds
+.PHONY: all help install clean test check fuzz smoke bench bench-quick chaos chaos-seeds
 
 all: $(BUILD_DIR)/build.ninja
 	@ninja -C $(BUILD_DIR)
@@ -21,6 +21,7 @@ help:
 	@echo "make test                     all tests, as ./dev_test.sh"
 	@echo "make smoke                    test/nex-smoketest.sh against a shop that runs on this machine"
 	@echo "make check                    formatter, gcc and clang with warnings as errors, static checks, tests under sanitizers"
+	@echo "make fuzz FUZZ_SECONDS= FUZZERS= each fuzzer for a while (60 s, all of them; FUZZERS='guard json')"
 	@echo "make bench                    the shop beside what its servers can do (BENCH_OPTIONS='--peer nameko'); bench-quick: in small"
 	@echo "make chaos SECONDS= SEED=     the shop under load while faults are injected; what was lost, doubled, hung (180 s, random)"
 	@echo "make chaos-seeds SEEDS=       the same for each of the seeds, 300 s each (1 to 10)"
@@ -42,6 +43,9 @@ smoke:
 
 check:
 	@dev/check.sh
+
+fuzz:
+	@FUZZ_SECONDS='$(or $(FUZZ_SECONDS),60)' dev/fuzz.sh $(FUZZERS)
 
 bench: all
 	@BUILD_DIR='$(BUILD_DIR)' loadtest/bench.py $(BENCH_OPTIONS)

@@ -11,6 +11,7 @@
     PACKAGES_TEST=(libcmocka-dev python3-pytest python3-pika python3-redis python3-psycopg2 python3-requests curl
         gdbserver)
     PACKAGES_CHECK=(clang clang-format clang-tidy shellcheck)
+    PACKAGES_FUZZ=(clang libclang-rt-14-dev)
     PACKAGES_BENCH=(wrk valgrind redis-tools python3-psycopg2 python3-redis python3-venv ca-certificates curl)
     PACKAGES_INTEROP=(python3-venv ca-certificates)
 }

@@ -149,7 +149,7 @@ static struct rpc_bytes key_bare(amqp_bytes_t key)
     struct rpc_bytes bare = {key.bytes, key.len};
     const size_t size = sizeof(PREFIX) - 1;
 
-    if (bare.size > size && memcmp(bare.data, PREFIX, size) == 0)
+    if (bare.size >= size && memcmp(bare.data, PREFIX, size) == 0)
         bare = (struct rpc_bytes){bare.data + size, bare.size - size};
     return bare;
 }

@@ -1,0 +1,103 @@
+/*
+ * fuzz: what every fuzzer shares.  Each checks properties, not only that nothing crashes; a property that does not hold
+ * ends the program, so that libFuzzer keeps the input.
+ *
+ * A fuzzer is built in two ways: with libFuzzer, which makes inputs up (`make fuzz`), and with replay.c, which runs those
+ * that are kept in corpus/ as an ordinary test.
+ */
+#ifndef RPCLIB_FUZZ_FUZZ_H
+#define RPCLIB_FUZZ_FUZZ_H
+
+#include <jansson.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "rpclib/bytes.h"
+
+/* The entry point that libFuzzer wants.  The input may be NULL when its size is 0.  Returns 0. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define HOLDS(condition)                                                                   \
+    do {                                                                                   \
+        if (!(condition)) {                                                                \
+            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition); \
+            abort();                                                                       \
+        }                                                                                  \
+    } while (0)
+
+static inline struct rpc_bytes fuzz_bytes(const uint8_t *data, size_t size)
+{
+    return (struct rpc_bytes){(const char *)data, size};
+}
+
+/* The next byte, taken off; 0 when there is none. */
+static inline uint8_t fuzz_byte(struct rpc_bytes *input)
+{
+    if (input->size == 0)
+        return 0;
+    input->size--;
+    return (uint8_t)*input->data++;
+}
+
+/* The next `size` bytes, taken off; fewer where there are fewer. */
+static inline struct rpc_bytes fuzz_take(struct rpc_bytes *input, size_t size)
+{
+    struct rpc_bytes taken = {input->data, size < input->size ? size : input->size};
+
+    if (taken.size > 0)
+        *input = (struct rpc_bytes){input->data + taken.size, input->size - taken.size};
+    return taken;
+}
+
+/* A copy that ends where the bytes end, so that a sanitizer sees a reader that goes on; the caller's to free. */
+static inline char *fuzz_exact(struct rpc_bytes bytes)
+{
+    char *copy = malloc(bytes.size > 0 ? bytes.size : 1);
+
+    HOLDS(copy != NULL);
+    if (bytes.size > 0)
+        memcpy(copy, bytes.data, bytes.size);
+    return copy;
+}
+
+/* A string of them, up to the first NUL; the caller's to free. */
+static inline char *fuzz_string(struct rpc_bytes bytes)
+{
+    char *copy = calloc(bytes.size + 1, 1);
+
+    HOLDS(copy != NULL);
+    for (size_t i = 0; i < bytes.size && bytes.data[i] != '\0'; i++)
+        copy[i] = bytes.data[i];
+    return copy;
+}
+
+static inline bool fuzz_equal(struct rpc_bytes one, struct rpc_bytes other)
+{
+    return one.size == other.size && (one.size == 0 || memcmp(one.data, other.data, one.size) == 0);
+}
+
+/* Whether `part` occurs in `whole`. */
+static inline bool fuzz_contains(struct rpc_bytes whole, const char *part)
+{
+    return whole.size > 0 && memmem(whole.data, whole.size, part, strlen(part)) != NULL;
+}
+
+/* jansson's own judgement of UTF-8, none of ours. */
+static inline bool fuzz_is_utf8(struct rpc_bytes text)
+{
+    json_t *value = json_stringn(text.size > 0 ? text.data : "", text.size);
+    bool is = value != NULL;
+
+    json_decref(value);
+    return is;
+}
+
+/* Small random numbers that an input's seed decides. */
+static inline uint32_t fuzz_random(uint32_t *seed, uint32_t below)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    return (uint32_t)((uint64_t)*seed * below >> 32);
+}
+
+#endif
