@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "amqp/frame.h"
 #include "amqp/mq.h"
 #include "rpclib/connection.h"
 #include "simulation/frames.h"
@@ -1060,6 +1061,44 @@ CUT_TEST(test_cancelled_consumer)
 }
 
 /* Past the bound a message is told of without its body, and costs no more memory than a frame. */
+/* A header `levels` arrays deep, behind a correlation id, and large enough to be looked at. */
+static void deliver_nested(unsigned levels)
+{
+    static char raw[FRAME_MAX];
+    enum { PADDING = FRAME_NESTING_UNCHECKED };
+    const char padding[] = {1, 'p', 'S', 0, 0, (char)(PADDING >> 8), (char)(PADDING & 0xff)};
+    unsigned size = (unsigned)sizeof(padding) + PADDING + 2 + levels * 5 + (levels == 0);
+    const char flags[] = {0x24, 0, 0, 0, (char)(size >> 8), (char)size}; /* headers, correlation id */
+    char *at = mempcpy(raw, flags, sizeof(flags));
+
+    at = mempcpy(at, padding, sizeof(padding));
+    memset(at, 'p', PADDING);
+    at = mempcpy(at + PADDING, "\1n", 2);
+    if (levels == 0)
+        *at++ = 'V';
+    for (unsigned level = levels; level-- > 0;)
+        at = mempcpy(at, (char[]){'A', 0, 0, (char)(level * 5 >> 8), (char)(level * 5)}, 5);
+    at = mempcpy(at, "\3c-1", 4);
+    deliver_method(1);
+    frames_header_raw(&bench.in, 1, (struct rpc_bytes){raw, (size_t)(at - raw)}, 3);
+    body(1, 3);
+}
+
+/* rabbitmq-c would decode it by recursion: such a message comes without its properties. */
+CUT_TEST(test_headers_nested_too_deep)
+{
+    open_connection(1);
+    deliver_nested(FRAME_NESTING_MAX - 1); /* the headers are a table themselves */
+    deliver_nested(FRAME_NESTING_MAX);
+    deliver_nested(300);
+    deliver_nested(0);
+    feed();
+    story_is("1 got 1 from me x/s.m id=c-1 3; 1 got 1 from me x/s.m 3; 1 got 1 from me x/s.m 3; "
+             "1 got 1 from me x/s.m id=c-1 3");
+    state_is(MQ_OPEN, "");
+    bench_clear();
+}
+
 static void test_oversized(void **state)
 {
     static char part[FRAME_MAX - 8];
@@ -1546,6 +1585,7 @@ int main(void)
         TEST(test_channel_closed_by_both),
         TEST(test_channel_closed_within_its_delivery),
         TEST(test_deliveries),
+        TEST(test_headers_nested_too_deep),
         TEST(test_many_body_frames),
         TEST(test_interleaved_channels),
         TEST(test_returns),

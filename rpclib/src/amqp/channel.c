@@ -248,11 +248,12 @@ static void content_on_header(struct content *content, const amqp_frame_t *frame
 
     content->state = CONTENT_BODY;
     content->size = frame->payload.properties.body_size;
+    message->body_size = content->size;
     if (content->size <= RPC_MESSAGE_SIZE_MAX) {
         message->properties = frame->payload.properties.decoded;
         message->raw_properties = frame_text(frame->payload.properties.raw);
     } else { /* the pool is let go frame by frame, so nothing may point into it */
-        *message = (struct mq_message){.oversized = true};
+        *message = (struct mq_message){.body_size = content->size, .oversized = true};
         content->delivery.consumer_tag = rpc_bytes_of("");
     }
 }

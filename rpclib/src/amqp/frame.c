@@ -1,7 +1,6 @@
 #include "amqp/frame.h"
 
-#define FRAME_HEADER_SIZE 7
-#define FRAME_FIRST_TRY   1024u /* what nearly every method and header fits into */
+#define FRAME_FIRST_TRY 1024u /* what nearly every method and header fits into */
 
 static void put_u16(char *at, uint16_t value)
 {
@@ -27,7 +26,7 @@ static void frame_close(struct buffer *out, char *frame, uint8_t type, uint16_t 
     frame[0] = (char)type;
     put_u16(frame + 1, channel);
     put_u32(frame + 3, (uint32_t)size);
-    frame[FRAME_HEADER_SIZE + size] = (char)AMQP_FRAME_END;
+    frame[FRAME_HEAD_SIZE + size] = (char)AMQP_FRAME_END;
     buffer_grown(out, size + FRAME_OVERHEAD);
 }
 
@@ -45,7 +44,7 @@ static enum rpc_status frame_append(struct buffer *out, uint8_t type, uint16_t c
 
         if (frame == NULL)
             return RPC_NO_MEMORY;
-        size = payload((amqp_bytes_t){room - FRAME_OVERHEAD, frame + FRAME_HEADER_SIZE}, what);
+        size = payload((amqp_bytes_t){room - FRAME_OVERHEAD, frame + FRAME_HEAD_SIZE}, what);
         if (size >= 0) {
             frame_close(out, frame, type, channel, (size_t)size);
             return RPC_OK;
@@ -106,7 +105,7 @@ static enum rpc_status append_body(struct buffer *out, uint16_t channel, struct 
 
         if (frame == NULL)
             return RPC_NO_MEMORY;
-        memcpy(frame + FRAME_HEADER_SIZE, body.data, size);
+        memcpy(frame + FRAME_HEAD_SIZE, body.data, size);
         frame_close(out, frame, AMQP_FRAME_BODY, channel, size);
         body.data += size;
         body.size -= size;
@@ -135,5 +134,142 @@ enum rpc_status frame_append_heartbeat(struct buffer *out)
     if (frame == NULL)
         return RPC_NO_MEMORY;
     frame_close(out, frame, AMQP_FRAME_HEARTBEAT, 0, 0);
+    return RPC_OK;
+}
+
+/* --- what arrived, before rabbitmq-c decodes it --- */
+
+static uint32_t get_u32(const char *at)
+{
+    const unsigned char *byte = (const unsigned char *)at;
+
+    return (uint32_t)byte[0] << 24 | (uint32_t)byte[1] << 16 | (uint32_t)byte[2] << 8 | byte[3];
+}
+
+static uint16_t get_u16(const char *at)
+{
+    return (uint16_t)((unsigned char)at[0] << 8 | (unsigned char)at[1]);
+}
+
+struct frame_head frame_read_head(const char head[FRAME_HEAD_SIZE])
+{
+    return (struct frame_head){
+        .type = (uint8_t)head[0], .channel = get_u16(head + 1), .payload_size = get_u32(head + 3)};
+}
+
+/* Bytes that are read one after another; `data` is NULL once they did not suffice. */
+static struct rpc_bytes take(struct rpc_bytes *from, size_t size)
+{
+    struct rpc_bytes taken = {from->data, size};
+
+    if (from->data == NULL || size > from->size) {
+        *from = (struct rpc_bytes){NULL, 0};
+        return *from;
+    }
+    from->data += size;
+    from->size -= size;
+    return taken;
+}
+
+static struct rpc_bytes take_sized(struct rpc_bytes *from, size_t digits)
+{
+    struct rpc_bytes size = take(from, digits);
+
+    if (size.data == NULL)
+        return size;
+    return take(from, digits == 1 ? (unsigned char)size.data[0] : get_u32(size.data));
+}
+
+/* A value's size by its kind; SIZE_MAX: it brings its own. */
+static size_t value_size(char kind)
+{
+    switch (kind) { /* the characters are AMQP's and RabbitMQ's */
+    case 'V':
+        return 0;
+    case 't':
+    case 'b':
+    case 'B':
+        return 1;
+    case 's':
+    case 'u':
+        return 2;
+    case 'I':
+    case 'i':
+    case 'f':
+        return 4;
+    case 'D':
+        return 5;
+    case 'l':
+    case 'L':
+    case 'd':
+    case 'T':
+        return 8;
+    default:
+        return SIZE_MAX;
+    }
+}
+
+static bool items_are_deep(struct rpc_bytes items, bool has_keys, unsigned depth)
+{
+    while (items.size > 0) {
+        struct rpc_bytes kind;
+        size_t size;
+
+        if (has_keys)
+            take_sized(&items, 1);
+        kind = take(&items, 1);
+        size = kind.data == NULL ? 0 : value_size(kind.data[0]);
+        if (size != SIZE_MAX) {
+            take(&items, size);
+        } else if (kind.data[0] == 'F' || kind.data[0] == 'A') {
+            bool is_table = kind.data[0] == 'F';
+
+            if (depth == FRAME_NESTING_MAX || items_are_deep(take_sized(&items, 4), is_table, depth + 1))
+                return true;
+        } else if (kind.data[0] == 'S' || kind.data[0] == 'x') {
+            take_sized(&items, 4);
+        } else {
+            return false;
+        }
+    }
+    return false;
+}
+
+#define CONTENT_FIXED_SIZE 12 /* class, weight, body size */
+#define FLAG_TYPE          0x8000u
+#define FLAG_ENCODING      0x4000u
+#define FLAG_HEADERS       0x2000u
+#define FLAG_MORE          0x0001u /* another word of flags follows */
+
+bool frame_header_is_deep(struct rpc_bytes payload)
+{
+    struct rpc_bytes word;
+    unsigned flags = 0;
+
+    take(&payload, CONTENT_FIXED_SIZE);
+    for (bool is_first = true, more = true; more; is_first = false) {
+        word = take(&payload, 2);
+        if (word.data == NULL)
+            return false;
+        if (is_first)
+            flags = get_u16(word.data);
+        more = get_u16(word.data) & FLAG_MORE;
+    }
+    if (flags & FLAG_TYPE)
+        take_sized(&payload, 1);
+    if (flags & FLAG_ENCODING)
+        take_sized(&payload, 1);
+    return (flags & FLAG_HEADERS) && items_are_deep(take_sized(&payload, 4), true, 1);
+}
+
+enum rpc_status frame_append_bare_header(struct buffer *out, uint16_t channel, struct rpc_bytes payload)
+{
+    char *frame = buffer_reserve(out, CONTENT_FIXED_SIZE + 2 + FRAME_OVERHEAD);
+
+    if (frame == NULL)
+        return RPC_NO_MEMORY;
+    memcpy(frame + FRAME_HEAD_SIZE, payload.data, CONTENT_FIXED_SIZE);
+    put_u16(frame + FRAME_HEAD_SIZE + CONTENT_FIXED_SIZE, 0);
+    frame_close(out, frame, AMQP_FRAME_HEADER, channel, CONTENT_FIXED_SIZE + 2);
     return RPC_OK;
 }

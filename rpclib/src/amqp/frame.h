@@ -14,7 +14,12 @@
 #include "buffer.h"
 #include "rpclib/status.h"
 
-#define FRAME_OVERHEAD 8 /* type, channel, size; end mark */
+#define FRAME_OVERHEAD    8  /* type, channel, size; end mark */
+#define FRAME_HEAD_SIZE   7  /* of these, what comes first */
+#define FRAME_NESTING_MAX 32 /* tables and arrays within each other; Nameko's headers have one */
+
+/* A frame whose payload is no larger cannot be nested deeper than the stack bears, so nobody needs to look. */
+#define FRAME_NESTING_UNCHECKED 2048
 
 enum rpc_status frame_append_method(struct buffer *out, uint16_t channel, amqp_method_number_t id, void *method,
                                     uint32_t frame_max);
@@ -24,6 +29,23 @@ enum rpc_status frame_append_content(struct buffer *out, uint16_t channel, const
                                      struct rpc_bytes body, uint32_t frame_max);
 
 enum rpc_status frame_append_heartbeat(struct buffer *out);
+
+/* What a frame's first FRAME_HEAD_SIZE bytes say. */
+struct frame_head {
+    uint8_t type;
+    uint16_t channel;
+    uint32_t payload_size;
+};
+struct frame_head frame_read_head(const char head[FRAME_HEAD_SIZE]);
+
+/*
+ * Whether the properties in a content header's payload nest tables and arrays more than FRAME_NESTING_MAX deep: rabbitmq-c
+ * decodes them by recursion.  What cannot be read ends the search, as it will end the decoding.
+ */
+bool frame_header_is_deep(struct rpc_bytes payload);
+
+/* The same content header with no properties at all; RPC_OK or RPC_NO_MEMORY. */
+enum rpc_status frame_append_bare_header(struct buffer *out, uint16_t channel, struct rpc_bytes payload);
 
 static inline amqp_bytes_t frame_bytes(struct rpc_bytes bytes)
 {

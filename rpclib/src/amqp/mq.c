@@ -43,6 +43,7 @@ void mq_free(struct mq *mq)
     if (mq->codec != NULL)
         amqp_destroy_connection(mq->codec);
     buffer_clear(&mq->output);
+    buffer_clear(&mq->held);
     free(mq);
 }
 
@@ -64,6 +65,11 @@ bool mq_refused(const struct mq *mq)
 bool mq_blocked(const struct mq *mq)
 {
     return mq->blocked;
+}
+
+uint16_t mq_channels_max(const struct mq *mq)
+{
+    return mq->channel_max;
 }
 
 void mq_break(struct mq *mq, const char *format, ...)
@@ -352,28 +358,114 @@ static void on_frame(struct mq *mq, const amqp_frame_t *frame)
         channel_on_frame(channel, frame);
 }
 
+/* Hand bytes of one frame to the codec, and the frame on when it is whole.  Returns how many of them were taken. */
+static size_t decode(struct mq *mq, struct rpc_bytes bytes)
+{
+    amqp_frame_t frame;
+    int used = amqp_handle_input(mq->codec, frame_bytes(bytes), &frame);
+
+    if (used < 0) {
+        mq_break(mq, "the broker sent bytes that are no AMQP: %s", amqp_error_string2(used));
+        return 0;
+    }
+    if (frame.frame_type != 0) {
+        on_frame(mq, &frame);
+        if (frame.channel == 0)
+            amqp_maybe_release_buffers_on_channel(mq->codec, 0);
+    } else if (amqp_release_buffers_ok(mq->codec)) {
+        /* A whole frame came and the codec passed over it; AMQP calls that fatal, and its memory would stay. */
+        mq_break(mq, "the broker sent a frame of a type that AMQP does not know");
+    }
+    return (size_t)used;
+}
+
+static void decode_held(struct mq *mq)
+{
+    while (buffer_size(&mq->held) > 0 && mq->state != MQ_CLOSED && mq->state != MQ_BROKEN)
+        buffer_consume(&mq->held, decode(mq, buffer_bytes(&mq->held)));
+}
+
+static size_t hold(struct mq *mq, struct rpc_bytes bytes, size_t size)
+{
+    if (size > bytes.size)
+        size = bytes.size;
+    if (!buffer_append(&mq->held, (struct rpc_bytes){bytes.data, size}))
+        mq_break(mq, "out of memory for a frame");
+    return size;
+}
+
+/*
+ * A large content header is whole.  One that is nested too deep would cost the codec's recursion more stack than there may
+ * be; it goes on without its properties, and whoever gets the message refuses that.
+ */
+static void decode_large_header(struct mq *mq)
+{
+    struct rpc_bytes frame = buffer_bytes(&mq->held);
+    struct rpc_bytes payload = {frame.data + FRAME_HEAD_SIZE, frame.size - FRAME_OVERHEAD};
+    struct buffer bare = {0};
+
+    mq->holds_frame = false;
+    if (!frame_header_is_deep(payload)) {
+        decode_held(mq);
+        return;
+    }
+    if (frame_append_bare_header(&bare, frame_read_head(frame.data).channel, payload) != RPC_OK) {
+        mq_break(mq, "out of memory for a frame");
+        return;
+    }
+    buffer_clear(&mq->held);
+    mq->held = bare;
+    decode_held(mq);
+}
+
+/* A frame begins.  Returns how many bytes were taken: those of its head, or none when they go the usual way. */
+static size_t input_begin(struct mq *mq, struct rpc_bytes bytes)
+{
+    size_t held = buffer_size(&mq->held), taken = 0;
+    struct frame_head head;
+
+    if (held + bytes.size < FRAME_HEAD_SIZE)
+        return hold(mq, bytes, bytes.size);
+    if (held > 0)
+        taken = hold(mq, bytes, FRAME_HEAD_SIZE - held);
+    if (mq->state == MQ_BROKEN)
+        return taken;
+    head = frame_read_head(held > 0 ? buffer_bytes(&mq->held).data : bytes.data);
+    mq->frame_left = (uint64_t)head.payload_size + FRAME_OVERHEAD - taken - held;
+    mq->holds_frame = head.type == AMQP_FRAME_HEADER && head.payload_size > FRAME_NESTING_UNCHECKED &&
+                      head.payload_size <= mq->frame_max;
+    if (!mq->holds_frame)
+        decode_held(mq);
+    return taken;
+}
+
+static size_t input_take(struct mq *mq, struct rpc_bytes bytes)
+{
+    size_t size;
+
+    if (mq->frame_left == 0) {
+        size = input_begin(mq, bytes);
+        if (size > 0 || mq->frame_left == 0)
+            return size;
+    }
+    if (bytes.size > mq->frame_left)
+        bytes.size = (size_t)mq->frame_left;
+    size = mq->holds_frame ? hold(mq, bytes, bytes.size) : decode(mq, bytes);
+    mq->frame_left -= size;
+    if (mq->holds_frame && mq->frame_left == 0 && mq->state != MQ_BROKEN)
+        decode_large_header(mq);
+    return size;
+}
+
 enum mq_state mq_feed(struct mq *mq, struct rpc_bytes bytes, uint64_t now_ms)
 {
     if (bytes.size > 0)
         mq->received_ms = now_ms;
     while (bytes.size > 0 && mq->state != MQ_CLOSED && mq->state != MQ_BROKEN) {
-        amqp_frame_t frame;
-        int used = amqp_handle_input(mq->codec, frame_bytes(bytes), &frame);
+        size_t used = input_take(mq, bytes);
 
-        if (used < 0) {
-            mq_break(mq, "the broker sent bytes that are no AMQP: %s", amqp_error_string2(used));
-            break;
-        }
         bytes.data += used;
-        bytes.size -= (size_t)used;
-        if (frame.frame_type != 0) {
-            on_frame(mq, &frame);
-            if (frame.channel == 0)
-                amqp_maybe_release_buffers_on_channel(mq->codec, 0);
-        } else if (amqp_release_buffers_ok(mq->codec)) {
-            /* A whole frame came and the codec passed over it; AMQP calls that fatal, and its memory would stay. */
-            mq_break(mq, "the broker sent a frame of a type that AMQP does not know");
-        }
+        bytes.size -= used;
     }
     return mq->state;
 }

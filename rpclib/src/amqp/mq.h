@@ -37,7 +37,8 @@ struct mq_message {
     const amqp_basic_properties_t *properties;
     struct rpc_bytes raw_properties; /* the same, still encoded: amqp_decode_properties() reads a copy later */
     struct rpc_bytes body;
-    bool oversized; /* larger than RPC_MESSAGE_SIZE_MAX: properties NULL, body left out */
+    uint64_t body_size; /* as the message's header says */
+    bool oversized;     /* larger than RPC_MESSAGE_SIZE_MAX: properties NULL, body left out */
 };
 
 struct mq_delivery {
@@ -115,6 +116,7 @@ uint64_t mq_tick_interval_ms(const struct mq *mq, uint64_t now_ms);
 void mq_close(struct mq *mq);
 
 bool mq_blocked(const struct mq *mq);
+uint16_t mq_channels_max(const struct mq *mq); /* open at once; MQ_CHANNELS_MAX or what the broker allows */
 
 /* --- channels --- */
 

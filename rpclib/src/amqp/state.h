@@ -43,6 +43,9 @@ struct mq {
     struct buffer output;
     uint64_t written_total;
     uint64_t sent_ms, received_ms;
+    struct buffer held;  /* input: a frame's head that is cut, or a large content header until it is whole */
+    uint64_t frame_left; /* bytes of the frame that is arriving, behind its head */
+    bool holds_frame;
     uint32_t frame_max;
     uint16_t channel_max;
     uint16_t heartbeat_s;
