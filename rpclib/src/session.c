@@ -87,6 +87,9 @@ static void session_on_delivery(const struct mq_delivery *delivery, void *arg)
 {
     struct session *session = arg;
 
+    if (delivery->message.oversized) /* nobody can say whose it was: not even its properties were kept */
+        rpc_log(RPC_LOG_WARNING, "a message is too large and was not read", RPC_LOG_TEXT("what", session->what),
+                RPC_LOG_INT("size", (int64_t)delivery->message.body_size));
     session->events->on_delivery(delivery, session->arg);
 }
 
@@ -165,8 +168,12 @@ static void session_open(struct session *session)
         return; /* it opens when the connection comes up */
     session->channel = mq_channel_open(mq, &session_channel_events, session);
     if (session->channel == NULL) {
-        if (mq_state(mq) == MQ_OPEN)
-            session_reopen_later(session);
+        if (mq_state(mq) != MQ_OPEN)
+            return;
+        rpc_log(session_failure_level(session, RPC_LOG_ERROR),
+                "no channel: memory is short, or the broker's channel_max is too small; trying again",
+                RPC_LOG_TEXT("what", session->what), RPC_LOG_INT("channels_max", mq_channels_max(mq)));
+        session_reopen_later(session);
         return;
     }
     session->opened = true;

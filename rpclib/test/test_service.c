@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -254,6 +256,40 @@ static int teardown(void **state)
     return 0;
 }
 
+/* ---- The log ----------------------------------------------------------------------------------------------------- */
+
+static struct {
+    int file, stderr_copy;
+} logged;
+
+static void log_begin(void)
+{
+    logged.file = memfd_create("log", 0);
+    logged.stderr_copy = dup(STDERR_FILENO);
+    assert_true(logged.file >= 0 && logged.stderr_copy >= 0);
+    assert_true(dup2(logged.file, STDERR_FILENO) >= 0);
+    rpc_log_configure("test", RPC_LOG_WARNING, RPC_LOG_LOGFMT);
+}
+
+/* How many lines said it. */
+static unsigned log_end(const char *what)
+{
+    static char text[65536];
+    ssize_t size;
+    unsigned count = 0;
+
+    rpc_log_configure("test", RPC_LOG_ERROR + 1, RPC_LOG_LOGFMT);
+    dup2(logged.stderr_copy, STDERR_FILENO);
+    size = pread(logged.file, text, sizeof(text) - 1, 0);
+    assert_in_range(size, 0, sizeof(text) - 2); /* all of it */
+    text[size] = '\0';
+    close(logged.file);
+    close(logged.stderr_copy);
+    for (const char *at = strstr(text, what); at != NULL; at = strstr(at + 1, what))
+        count++;
+    return count;
+}
+
 /* ---- Answers ----------------------------------------------------------------------------------------------------- */
 
 /* What the next request is answered with; `sent` is all that the service sent for it. */
@@ -455,6 +491,7 @@ static void test_oversized(void **state)
 
     (void)state;
     start(0);
+    log_begin();
     PEER_METHOD(REQUESTS, BASIC_DELIVER, basic_deliver, .delivery_tag = 1);
     frames_header(peer_out(), REQUESTS, &(amqp_basic_properties_t){0}, RPC_MESSAGE_SIZE_MAX + 1);
     for (size_t left = RPC_MESSAGE_SIZE_MAX + 1; left > 0;) {
@@ -467,6 +504,7 @@ static void test_oversized(void **state)
     }
     peer_run();
     peer_story_is("1 reject 1");
+    assert_int_equal(log_end("is too large and was not read\" what=requests size=16777217"), 1);
     answer_is("products.list", "{\"args\": [], \"kwargs\": {}}", "{\"result\": [], \"error\": null}");
 }
 
@@ -657,6 +695,44 @@ static void test_set_up_without_answers(void **state)
     assert_int_equal(peer.handshakes, handshakes + 1);
 }
 
+/* One of two sessions finds no channel: tried again and again, told of once; so is a broker that is away. */
+static void test_too_few_channels(void **state)
+{
+    (void)state;
+    log_begin();
+    peer.channels_max = 1;
+    peer_hang_up(0);
+    peer_advance(2 * RPC_RECONNECT_MAX_MS);
+    service = rpc_service_new(peer.connection, &(struct rpc_service_options){.name = "products",
+                                                                             .methods = methods,
+                                                                             .methods_count = 1,
+                                                                             .event_handlers = handlers,
+                                                                             .event_handlers_count = 1});
+    peer_advance(3 * SESSION_REOPEN_MAX_MS);
+    assert_false(rpc_service_ready(service));
+    assert_int_equal(log_end("channels_max=1"), 1);
+    log_begin();
+    peer.channels_max = 2;
+    peer_hang_up(0);
+    peer_advance(2 * RPC_RECONNECT_MAX_MS + SESSION_REOPEN_MAX_MS);
+    assert_true(rpc_service_ready(service));
+    assert_int_equal(log_end("level=warn"), 1);
+}
+
+static void test_a_refused_declaration_is_told_once(void **state)
+{
+    (void)state;
+    start(0);
+    log_begin();
+    for (unsigned ms = 0; ms < 60000; ms++) {
+        if (rpc_service_ready(service))
+            PEER_METHOD(REQUESTS, CHANNEL_CLOSE, channel_close, .reply_code = 403,
+                        .reply_text = amqp_cstring_bytes("ACCESS_REFUSED"));
+        peer_advance(1);
+    }
+    assert_int_equal(log_end("ACCESS_REFUSED"), 1);
+}
+
 /* An open-ok that is followed by the end is no success: the attempts become rare as if there had been none. */
 static void test_a_link_that_never_stays(void **state)
 {
@@ -664,6 +740,7 @@ static void test_a_link_that_never_stays(void **state)
 
     (void)state;
     start(0);
+    log_begin();
     for (unsigned ms = 0; ms < 30000; ms++) {
         if (rpc_connection_state(peer.connection) == RPC_CONNECTION_UP)
             peer_hang_up(0);
@@ -672,6 +749,7 @@ static void test_a_link_that_never_stays(void **state)
     assert_in_range(peer.handshakes - handshakes, 30000 / RPC_RECONNECT_MAX_MS, 2 * 30000 / RPC_RECONNECT_MAX_MS + 8);
     peer_advance(2 * RPC_RECONNECT_MAX_MS);
     assert_true(rpc_service_ready(service));
+    assert_int_equal(log_end("level=warn"), 1);
     handshakes = peer.handshakes;
     peer_hang_up(0);
     peer_advance(2 * RPC_RECONNECT_MIN_MS); /* it stayed: the next attempt is made at once */
@@ -1326,6 +1404,8 @@ int main(void)
         TEST(test_answer_later),
         TEST(test_answer_after_reconnect),
         TEST(test_set_up_without_answers),
+        TEST(test_too_few_channels),
+        TEST(test_a_refused_declaration_is_told_once),
         TEST(test_a_link_that_never_stays),
         TEST(test_blocked),
         TEST(test_free_with_requests_running),

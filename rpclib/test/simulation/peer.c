@@ -171,7 +171,9 @@ static bool on_handshake(const amqp_method_t *method)
 {
     switch (method->id) {
     case AMQP_CONNECTION_START_OK_METHOD:
-        PEER_METHOD(0, CONNECTION_TUNE, connection_tune, .channel_max = 2047, .frame_max = FRAME_MAX, .heartbeat = 60);
+        PEER_METHOD(0, CONNECTION_TUNE, connection_tune,
+                    .channel_max = peer.channels_max > 0 ? peer.channels_max : 2047, .frame_max = FRAME_MAX,
+                    .heartbeat = 60);
         return true;
     case AMQP_CONNECTION_TUNE_OK_METHOD:
         return true;

@@ -34,6 +34,7 @@ struct peer {
     bool silent;        /* answers nothing, sends nothing */
     bool holds_answers; /* no -ok to what is declared */
     bool refuses_connect;
+    uint16_t channels_max;          /* offered; 0: 2047, as RabbitMQ */
     unsigned consumers;             /* of every queue that rpclib looks at */
     char story[PEER_STORY_SIZE];    /* what rpclib sent, but for the handshake and its declarations */
     char declared[PEER_STORY_SIZE]; /* those */
