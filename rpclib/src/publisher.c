@@ -1,6 +1,7 @@
 /* Events of one service: messages to its exchange, each confirmed. */
 #include "rpclib/publisher.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "amqp/frame.h"
@@ -29,6 +30,7 @@ enum rpc_status rpc_publish(struct rpc_publisher *publisher, const char *event_t
         .headers = context_headers(context),
     };
 
+    assert(done != NULL); /* NULL marks what is confirmed */
     if (strlen(event_type) > RPC_NAME_SIZE_MAX)
         return RPC_TOO_LARGE;
     if (properties.headers.num_entries > 0)

@@ -1,12 +1,15 @@
 /* rpc_publisher: every event ends exactly once, with RPC_OK only when the broker said that it has it. */
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -409,9 +412,27 @@ static void test_free_with_events_in_flight(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* A caller's bug ends the program; it would take an event that nobody confirmed for confirmed. */
+static void test_without_a_callback(void **state)
+{
+    int status;
+    pid_t child = fork();
+
+    (void)state;
+    if (child == 0) {
+        close(STDERR_FILENO); /* the assertion's words */
+        signal(SIGABRT, SIG_DFL);
+        rpc_publish(publisher, "order_created", RPC_BYTES("1"), NULL, NULL, NULL);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(test_without_a_callback),
         TEST(test_set_up_and_event),
         TEST(test_confirms_in_any_order),
         TEST(test_returned),

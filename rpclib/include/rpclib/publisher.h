@@ -37,8 +37,8 @@ void rpc_publisher_free(struct rpc_publisher *publisher); /* NULL is fine */
 bool rpc_publisher_ready(const struct rpc_publisher *publisher);
 
 /*
- * Publish one event; `data` is its body as JSON; `context` may be NULL.  `done` runs exactly once if this returns RPC_OK,
- * from the loop.  Else nothing was sent: RPC_BUSY, RPC_OFFLINE, RPC_BLOCKED, RPC_TOO_LARGE, RPC_NO_MEMORY.
+ * Publish one event; `data` is its body as JSON; `context` may be NULL, `done` may not.  It runs exactly once if this returns
+ * RPC_OK, from the loop.  Else nothing was sent: RPC_BUSY, RPC_OFFLINE, RPC_BLOCKED, RPC_TOO_LARGE, RPC_NO_MEMORY.
  */
 enum rpc_status rpc_publish(struct rpc_publisher *publisher, const char *event_type, struct rpc_bytes data,
                             const struct rpc_context *context, rpc_confirm_fn *done, void *arg);
