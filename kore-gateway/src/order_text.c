@@ -4,28 +4,33 @@
 
 #include "walk.h"
 
-/* "id": an integer, "order_details": an array of objects; how many. */
-static bool order_shape(struct rpc_bytes text, struct rpc_bytes *details, size_t *lines_count)
-{
-    struct walk walk;
-    struct rpc_bytes line;
-    int64_t id;
+/* What a line is at least: there are never more of them in the text than it has room for. */
+#define LINE_SIZE_MIN (sizeof("{\"product_id\":\"\"}") - 1)
 
-    *details = walk_member(text, "order_details");
-    if (!walk_integer(walk_member(text, "id"), &id) || details->data == NULL || !walk_array(&walk, *details))
+/* "id": an integer, "order_details": an array; of several members of a name the last one counts. */
+static bool order_shape(struct rpc_bytes text, struct rpc_bytes *details)
+{
+    struct rpc_bytes key = {NULL, 0}, value, id = {NULL, 0};
+    struct walk walk;
+    int64_t integer;
+
+    *details = id;
+    if (!walk_object(&walk, text))
         return false;
-    for (*lines_count = 0; walk_next(&walk, NULL, &line); (*lines_count)++) {
-        if (line.data[0] != '{')
-            return false;
+    while (walk_next(&walk, &key, &value)) {
+        if (rpc_bytes_equal(key, "id"))
+            id = value;
+        else if (rpc_bytes_equal(key, "order_details"))
+            *details = value;
     }
-    return true;
+    return walk_integer(id, &integer) && walk_array(&walk, *details);
 }
 
 static bool line_read(struct order_text *order, struct rpc_bytes line)
 {
     struct rpc_bytes id = walk_member(line, "product_id");
 
-    if (id.data == NULL || !walk_is_string(id))
+    if (line.data[0] != '{' || id.data == NULL || !walk_is_string(id))
         return false;
     order->lines[order->lines_count++] = (struct order_text_line){
         .end = (size_t)(line.data + line.size - 1 - order->text.data),
@@ -39,13 +44,14 @@ enum order_text_status order_text_open(struct order_text *out, struct rpc_bytes 
     enum order_text_status status = ORDER_TEXT_NO_MEMORY;
     struct order_text order = {.text = text};
     struct rpc_bytes details, line;
-    size_t lines_count;
+    size_t lines_max;
     struct walk walk;
 
-    if (!order_shape(text, &details, &lines_count))
+    if (!order_shape(text, &details))
         return ORDER_TEXT_NONSENSE;
-    order.lines = calloc(lines_count + 1, sizeof(*order.lines));
-    if (order.lines == NULL || !distinct_init(&order.products, lines_count))
+    lines_max = details.size / LINE_SIZE_MIN;
+    order.lines = malloc((lines_max + 1) * sizeof(*order.lines));
+    if (order.lines == NULL || !distinct_init(&order.products, lines_max))
         goto done;
     status = ORDER_TEXT_NONSENSE;
     (void)walk_array(&walk, details);

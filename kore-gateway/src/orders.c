@@ -205,7 +205,7 @@ static bool order_id_of(struct rpc_bytes segment, int64_t *id)
 void orders_get(struct flight *flight)
 {
     struct reading *reading;
-    char kwargs[64];
+    struct text kwargs = {0};
     int64_t id;
 
     if (!order_id_of(flight_segment(flight), &id)) {
@@ -218,11 +218,16 @@ void orders_get(struct flight *flight)
         return;
     }
     flight_keep(flight, reading, reading_free);
-    snprintf(kwargs, sizeof(kwargs), "{\"order_id\": %lld}", (long long)id);
-    if (flight_prepare(flight, 1))
+    text_append(&kwargs, RPC_BYTES("{\"order_id\": "));
+    text_append_integer(&kwargs, id);
+    text_append(&kwargs, RPC_BYTES("}"));
+    if (kwargs.failed)
+        failure_answer(flight, FAILURE_OF_READ, ORDERS, RPC_NO_MEMORY, NULL);
+    else if (flight_prepare(flight, 1))
         (void)call_or_answer(
-            flight, &(struct flight_request){.service = ORDERS, .method = "get_order", .kwargs = rpc_bytes_of(kwargs)},
+            flight, &(struct flight_request){.service = ORDERS, .method = "get_order", .kwargs = text_bytes(&kwargs)},
             FAILURE_OF_READ, read_on_order);
+    text_clear(&kwargs);
 }
 
 /* ---- POST /orders: does each product exist? -> create_order -> answer --------------------------------------------- */
