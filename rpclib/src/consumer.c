@@ -207,7 +207,8 @@ void consumer_look_round(struct consumer *consumer)
     if (channel == NULL || consumer->stopping || consumer->inspecting || consumer->never_left)
         return;
     consumer->inspecting = true;
-    mq_queue_inspect(channel, consumer->queue);
+    if (mq_channel_settled(channel))
+        mq_queue_inspect(channel, consumer->queue); /* else when it is: consumer_on_settled() */
 }
 
 /*
@@ -286,6 +287,8 @@ static void consumer_on_settled(void *arg)
 
     if (consumer->stopping)
         consumer->stopped = true;
+    else if (consumer->inspecting) /* it had to wait for the answer to a consume or a cancel */
+        mq_queue_inspect(consumer->session.channel, consumer->queue);
     consumer->events->on_change(consumer->arg);
 }
 

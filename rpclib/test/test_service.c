@@ -963,7 +963,7 @@ static void test_standby(void **state)
     peer_request(REQUESTS, 2, "products.list", "b", HOLD);
     peer_run();
     peer_story_is("1 publish nameko-rpc/caller");
-    next_look_is(2, "1 look; 1 cancel; 1 look; 1 ack 2"); /* acknowledgements are not held back any more */
+    next_look_is(2, "1 look; 1 cancel; 1 ack 2; 1 look"); /* acknowledgements are not held back any more */
     assert_false(rpc_service_ready(service));
     assert_int_equal(standbys, 1);
     rpc_incoming_answer_json(held[0], json_true()); /* what was begun is finished */
@@ -1012,14 +1012,21 @@ static void test_standby_of_two_at_once(void **state)
     next_look_is(0, "1 look");
     PEER_METHOD(REQUESTS, QUEUE_DECLARE_OK, queue_declare_ok, .consumer_count = 2);
     peer_run();
-    peer_story_is("1 cancel; 1 look");
+    peer_story_is("1 cancel"); /* and no question behind it: RabbitMQ may answer that first */
     PEER_METHOD(REQUESTS, BASIC_CANCEL_OK, basic_cancel_ok, .consumer_tag = amqp_cstring_bytes("requests"));
+    peer_run();
+    peer_story_is("1 look");
     PEER_METHOD(REQUESTS, QUEUE_DECLARE_OK, queue_declare_ok, .consumer_count = 0);
     peer_run();
     consumed_again(true);
     assert_int_equal(standbys, 0);
-    peer_advance(5 * RPC_STANDBY_MS); /* one that is not answered is not asked again */
+    peer_advance(2 * RPC_STANDBY_MS); /* nor behind a consume */
+    peer_story_is("");
+    PEER_METHOD(REQUESTS, BASIC_CONSUME_OK, basic_consume_ok, .consumer_tag = amqp_cstring_bytes("requests"));
+    peer_run();
     peer_story_is("1 look");
+    peer_advance(2 * RPC_STANDBY_MS); /* one that is not answered is not asked again */
+    peer_story_is("");
 }
 
 /* Able again before the broker has said that there are others. */
@@ -1039,14 +1046,16 @@ static void test_able_while_it_leaves(void **state)
     next_look_is(0, "1 look");
     PEER_METHOD(REQUESTS, QUEUE_DECLARE_OK, queue_declare_ok, .consumer_count = 2);
     peer_run();
-    peer_story_is("1 cancel; 1 look");
+    peer_story_is("1 cancel");
     rpc_service_set_able(service, true);
     consumed_again(false); /* not sent yet */
     peer_run();
     consumed_again(true);
     PEER_METHOD(REQUESTS, BASIC_CANCEL_OK, basic_cancel_ok, .consumer_tag = amqp_cstring_bytes("requests"));
-    PEER_METHOD(REQUESTS, QUEUE_DECLARE_OK, queue_declare_ok, .consumer_count = 1);
     PEER_METHOD(REQUESTS, BASIC_CONSUME_OK, basic_consume_ok, .consumer_tag = amqp_cstring_bytes("requests"));
+    peer_run();
+    peer_story_is("1 look"); /* it was to be; what comes of it does not matter any more */
+    PEER_METHOD(REQUESTS, QUEUE_DECLARE_OK, queue_declare_ok, .consumer_count = 2);
     peer_request(REQUESTS, 1, "products.list", "b", HOLD);
     peer_run();
     peer_story_is("1 publish nameko-rpc/caller; 1 ack 1");
@@ -1107,7 +1116,7 @@ static void test_standby_of_events(void **state)
     event(EVENTS, "1");
     assert_false(rpc_event_standby(held_events[0]));
     rpc_service_set_able(service, false);
-    next_look_is(2, "1 look; 2 look; 1 cancel; 1 look; 2 cancel; 2 look");
+    next_look_is(2, "1 look; 2 look; 1 cancel; 2 cancel; 1 look; 2 look");
     assert_int_equal(standbys, 2);
     assert_true(rpc_event_standby(held_events[0]));
     rpc_event_hand_back(held_events[0]);

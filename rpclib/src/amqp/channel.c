@@ -112,10 +112,16 @@ void mq_queue_declare(struct mq_channel *channel, const struct mq_queue *queue)
     ask(channel, AMQP_QUEUE_DECLARE_METHOD, &declare, AMQP_QUEUE_DECLARE_OK_METHOD);
 }
 
+bool mq_channel_settled(const struct mq_channel *channel)
+{
+    return channel->answers_count == 0;
+}
+
 void mq_queue_inspect(struct mq_channel *channel, const char *queue)
 {
     amqp_queue_declare_t declare = {.queue = amqp_cstring_bytes(queue), .passive = 1};
 
+    assert(mq_channel_settled(channel));
     ask(channel, AMQP_QUEUE_DECLARE_METHOD, &declare, AMQP_QUEUE_DECLARE_OK_METHOD);
 }
 

@@ -139,7 +139,12 @@ struct mq_queue {
  */
 void mq_exchange_declare(struct mq_channel *channel, const char *name); /* topic, durable: the only kind we use */
 void mq_queue_declare(struct mq_channel *channel, const struct mq_queue *queue);
-void mq_queue_inspect(struct mq_channel *channel, const char *queue); /* a passive declaration: on_queue tells */
+/*
+ * A passive declaration: on_queue tells.  Only on a channel that is settled: RabbitMQ's queues answer mq_consume() and
+ * mq_cancel() themselves, and the channel's own answer to this may overtake theirs.
+ */
+void mq_queue_inspect(struct mq_channel *channel, const char *queue);
+bool mq_channel_settled(const struct mq_channel *channel); /* every answer asked for so far is in */
 void mq_queue_bind(struct mq_channel *channel, const char *queue, const char *exchange, const char *routing_key);
 void mq_qos(struct mq_channel *channel, uint16_t prefetch);
 void mq_consume(struct mq_channel *channel, const char *queue, const char *consumer_tag, bool no_ack);

@@ -40,6 +40,7 @@ struct channel {
     uint64_t arriving_size;
     bool arriving_mandatory;
     bool header_due;
+    struct frames late; /* what the queues answer, while what the channel itself answers overtakes it */
 };
 
 struct broker_link {
@@ -364,6 +365,7 @@ static void channel_end(struct broker *broker, struct broker_link *link, uint16_
     consumers_remove(broker, link, number, NULL);
     channel_requeue(channel);
     message_free(channel->arriving);
+    frames_clear(&channel->late);
     *channel = (struct channel){.state = state, .number = number, .unacked_end = NULL};
     channel->unacked_end = &channel->unacked;
     queues_sweep(broker);
@@ -550,6 +552,30 @@ static void settle_tag(struct broker *broker, struct broker_link *link, struct c
     }
 }
 
+/* As RabbitMQ: consume and cancel are answered by the queue's process, all else by the channel's, and that may be first. */
+static void send_late(struct broker *broker, struct broker_link *link, uint16_t number, amqp_method_number_t id,
+                      void *method)
+{
+    struct channel *channel = &link->channels[number];
+
+    frames_method(channel->late.size > 0 || random_percent(broker->random, 50) ? &channel->late : &link->out, number,
+                  id, method);
+}
+
+static void links_send_late(struct broker *broker)
+{
+    for (unsigned i = 0; i < BROKER_LINKS_MAX; i++) {
+        struct broker_link *link = &broker->links[i];
+
+        for (uint16_t number = 1; link->used && number <= CHANNELS_MAX; number++) {
+            struct frames *late = &link->channels[number].late;
+
+            frames_append(&link->out, frames_bytes(late));
+            late->size = 0;
+        }
+    }
+}
+
 /* ---- Methods ----------------------------------------------------------------------------------------------------- */
 
 static unsigned consumers_count(const struct queue *queue)
@@ -649,7 +675,8 @@ static void on_consume(struct broker *broker, struct broker_link *link, uint16_t
     }
     *at = consumer;
     queue->had_consumer = true;
-    SEND(link, number, BASIC_CONSUME_OK, basic_consume_ok, .consumer_tag = consume->consumer_tag);
+    send_late(broker, link, number, AMQP_BASIC_CONSUME_OK_METHOD,
+              &(amqp_basic_consume_ok_t){.consumer_tag = consume->consumer_tag});
 }
 
 static void on_exchange_declare(struct broker *broker, struct broker_link *link, uint16_t number,
@@ -723,7 +750,8 @@ static void on_channel_method(struct broker *broker, struct broker_link *link, u
 
         name_of(broker, tag, cancel->consumer_tag);
         consumers_remove(broker, link, number, tag);
-        SEND(link, number, BASIC_CANCEL_OK, basic_cancel_ok, .consumer_tag = cancel->consumer_tag);
+        send_late(broker, link, number, AMQP_BASIC_CANCEL_OK_METHOD,
+                  &(amqp_basic_cancel_ok_t){.consumer_tag = cancel->consumer_tag});
         queues_sweep(broker);
         break;
     }
@@ -1018,6 +1046,7 @@ static void link_tick(struct broker *broker, struct broker_link *link)
 void broker_tick(struct broker *broker, uint64_t now_ms)
 {
     broker->now_ms = now_ms;
+    links_send_late(broker);
     for (struct queue *queue = broker->queues; queue != NULL; queue = queue->next)
         queue_dispatch(broker, queue);
     for (unsigned i = 0; i < BROKER_LINKS_MAX; i++) {
