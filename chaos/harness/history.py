@@ -25,6 +25,7 @@ class Op:
     status: Any = None  # HTTP's, or an exception's name
     answer: Any = None
     lost: Optional[str] = None  # why there is no answer
+    keeps: bool = False  # its answer is asked for later
     left: bool = False  # the client went away on purpose
     problem: Optional[str] = None  # what was wrong with the answer
 

@@ -4,7 +4,7 @@ import os
 SCALE = float(os.environ.get("TIME_SCALE", "1"))
 
 HEARTBEAT_S = 5  # of AMQP connections, asked for by ?heartbeat=
-SILENCE_S = 2.5 * HEARTBEAT_S  # a silent broker is given up: after two heartbeats, at the next of ticks half a heartbeat apart
+SILENCE_S = 2 * HEARTBEAT_S  # a silent broker is given up
 BACKOFF_MAX_S = 5  # the longest pause between two attempts to come back (rpclib's channels; connections: 2)
 RPC_TIMEOUT_S = 5  # the gateway's, its default
 CLAIM_S = 10  # an outbox event of a killed process is its own for so long

@@ -24,6 +24,7 @@ PAUSE_S = (0.01, 0.06)  # between two requests of a client
 RETRY_S = (0.1, 0.2, 0.4, 0.8)  # before the same key is sent again
 REPLAY_SHARE, REUSE_SHARE = 0.05, 0.02  # of the orders with a key
 REST_TIMEOUT_S = limits.HANG_S + 5
+SOLD_S = 1.0  # until a second delivery, for the order before to lower the stock
 RECENT = 200  # what later requests read
 
 ACTIONS = (
@@ -36,7 +37,7 @@ ACTIONS = (
     ("get_product", 20),
     ("create_and_delete_product", 2),
 )
-RPC_ACTIONS = (("rpc_get_product", 5), ("rpc_get_order", 4), ("rpc_order", 4), ("rpc_order_delivered_twice", 2))
+RPC_ACTIONS = (("rpc_get_product", 5), ("rpc_get_order", 4), ("rpc_order", 4), ("rpc_order_delivered_twice", 2), ("rpc_create_delivered_twice", 1))
 
 
 def path_of(*segments):
@@ -88,7 +89,7 @@ def finish(op):
     """What the answer means, and whether it is one; what is read again later is kept, the rest is not."""
     op.problem = fault_of_answer(op)
     op.outcome = outcome_of(op)
-    if op.problem is None and op.kind in ("get-order", "get-product"):
+    if op.problem is None and not op.keeps and op.kind in ("get-order", "get-product"):
         op.answer = None
     return op
 
@@ -178,7 +179,8 @@ class Load:
                 self.products[product_id] = product
         return op
 
-    def _new_id(self, client):
+    @staticmethod
+    def _new_id(client):
         return f"chaos {client.rng.getrandbits(64):x}/é"
 
     def create_product(self, client):
@@ -326,10 +328,13 @@ class Caller:
                 pass  # its broker may have been killed
             self._peer = None
 
-    def _ask(self, ops, method, arguments):
+    def _new_correlation_id(self):
+        return str(uuid.UUID(int=self.rng.getrandbits(128)))
+
+    def _ask(self, ops, method, arguments, correlation_id=None):
         """One request for each of the ops, all of them the same message."""
         deadline = time.monotonic() + limits.RPC_TIMEOUT_S
-        correlation_id = str(uuid.UUID(int=self.rng.getrandbits(128)))
+        correlation_id = correlation_id or self._new_correlation_id()
         answers = []
         try:
             if self._peer is None:
@@ -381,6 +386,34 @@ class Caller:
     def rpc_order(self):
         marker, lines = self.load.new_lines(self.rng)
         self._one("order", "orders.create_order", [lines], order=marker, lines=lines)
+
+    def rpc_create_delivered_twice(self):
+        """The second time after some of it was sold: it must not be there again."""
+        product_id, correlation_id = self.load._new_id(self), self._new_correlation_id()
+        product = {
+            "id": product_id,
+            "title": "delivered twice",
+            "passenger_capacity": 1,
+            "maximum_speed": 2,
+            "in_stock": STOCK,
+        }
+        first = self.load.history.begin("create-product", RPC, asked={"id": product_id})
+        self._ask([first], "products.create", [product], correlation_id)
+        if first.outcome != OK:
+            return
+        with self.load._lock:
+            self.load.products[product_id] = product
+        marker = self.load.history.next_order()
+        lines = [{"product_id": product_id, "price": f"{marker}.00", "quantity": 5}]
+        sold = self._one("order", "orders.create_order", [lines], order=marker, lines=lines)
+        limit = time.monotonic() + SOLD_S
+        while sold.outcome == OK and time.monotonic() < limit:
+            read = self._one("get-product", "products.get", [product_id], asked=self.load._identity(product_id), keeps=True)
+            if read.outcome != OK or read.answer["in_stock"] < STOCK:
+                break
+            time.sleep(0.02)
+        second = self.load.history.begin("create-product", RPC, asked={"id": product_id})
+        self._ask([second], "products.create", [product], correlation_id)
 
     def rpc_order_delivered_twice(self):
         """As a broker does whose consumer died: the same message again."""

@@ -8,18 +8,23 @@
 #include <rpclib/log.h>
 #include <stdlib.h>
 
+#include "limit.h"
 #include "peer.h"
 #include "route.h"
 #include "target.h"
 
-#define TRACEPARENT_SIZE 55  /* bytes of a version 00 header (W3C Trace Context, 3.2) */
-#define TRACESTATE_MAX   512 /* bytes that are passed on */
+#define WAIT_SHARE        2     /* of its time, so much of a request may be waiting for a service that is slow: 1/2 */
+#define REFUSALS_QUIET_MS 10000 /* without refusals, and the next one is told of again */
+#define TRACEPARENT_SIZE  55    /* bytes of a version 00 header (W3C Trace Context, 3.2) */
+#define TRACESTATE_MAX    512   /* bytes that are passed on */
 
 struct call {
     struct flight *flight;
     flight_reply_fn *done;
     size_t slot;
     rpc_call_id id; /* 0: not under way */
+    struct limit *limit;
+    uint64_t began_ms;
 };
 
 enum flight_state {
@@ -47,9 +52,39 @@ struct flight {
 static struct flight_options options;
 static unsigned count;
 
+/* What is called, by its name, and how much of it may wait. */
+static struct {
+    const char *name;
+    struct limit limit;
+    uint64_t refused_ms; /* the last time that a call was */
+} services[] = {{.name = "orders"}, {.name = "products"}};
+
 void flights_start(const struct flight_options *given)
 {
     options = *given;
+    for (size_t i = 0; i < sizeof(services) / sizeof(services[0]); i++)
+        limit_init(&services[i].limit, (uint32_t)options.timeout_ms / WAIT_SHARE, kore_time_ms());
+}
+
+static size_t service_index(const char *name)
+{
+    size_t i = 0;
+
+    while (strcmp(services[i].name, name) != 0) {
+        i++;
+        assert(i < sizeof(services) / sizeof(services[0]));
+    }
+    return i;
+}
+
+/* One line a time of refusals, however many they are. */
+static void refusal_log(size_t service, uint64_t now_ms)
+{
+    if (services[service].refused_ms == 0 || now_ms - services[service].refused_ms > REFUSALS_QUIET_MS)
+        rpc_log(RPC_LOG_WARNING, "a service is slow and has enough to do; refusing calls",
+                RPC_LOG_TEXT("service", services[service].name),
+                RPC_LOG_INT("under_way", services[service].limit.under_way));
+    services[service].refused_ms = now_ms;
 }
 
 unsigned flights_count(void)
@@ -168,12 +203,22 @@ bool flight_context_set(struct flight *flight, const char *key, struct rpc_bytes
     return context_make(flight) && rpc_context_set(flight->context, key, value);
 }
 
+static void call_leave(struct call *call, enum limit_end end)
+{
+    call->id = 0;
+    limit_leave(call->limit, end, kore_time_ms(), call->began_ms);
+}
+
 static void calls_end(struct flight *flight)
 {
     for (size_t i = 0; i < flight->calls_used; i++) {
-        if (flight->calls[i].id != 0 && options.client != NULL)
-            rpc_client_cancel(options.client, flight->calls[i].id);
-        flight->calls[i].id = 0;
+        struct call *call = &flight->calls[i];
+
+        if (call->id == 0)
+            continue;
+        if (options.client != NULL)
+            rpc_client_cancel(options.client, call->id);
+        call_leave(call, LIMIT_CANCELLED);
     }
 }
 
@@ -202,7 +247,27 @@ static void on_reply(enum rpc_status status, const struct rpc_reply *reply, void
 {
     struct call *call = arg;
 
-    call->id = 0;
+    switch (status) {
+    case RPC_OK:
+    case RPC_REMOTE_ERROR:
+        call_leave(call, LIMIT_ANSWERED);
+        break;
+    case RPC_TIMEOUT:
+        call_leave(call, LIMIT_EXPIRED);
+        break;
+    case RPC_UNKNOWN_SERVICE:
+    case RPC_BUSY:
+    case RPC_OFFLINE:
+    case RPC_BLOCKED:
+    case RPC_LOST:
+    case RPC_REFUSED:
+    case RPC_BAD_REPLY:
+    case RPC_TOO_LARGE:
+    case RPC_NO_MEMORY:
+    case RPC_CANCELLED:
+        call_leave(call, LIMIT_CANCELLED);
+        break;
+    }
     if (call->flight->state == FLIGHT_OPEN)
         call->done(call->flight, call->slot, status, reply);
 }
@@ -210,6 +275,8 @@ static void on_reply(enum rpc_status status, const struct rpc_reply *reply, void
 enum rpc_status flight_call(struct flight *flight, const struct flight_request *request, flight_reply_fn *done)
 {
     uint64_t now_ms = kore_time_ms();
+    size_t service = service_index(request->service);
+    enum rpc_status status;
     struct call *call;
 
     assert(flight->calls_used < flight->calls_count);
@@ -220,14 +287,22 @@ enum rpc_status flight_call(struct flight *flight, const struct flight_request *
     if (!context_make(flight))
         return RPC_NO_MEMORY;
     call = &flight->calls[flight->calls_used++];
-    *call = (struct call){.flight = flight, .done = done, .slot = request->slot};
-    return rpc_call(options.client,
-                    &(struct rpc_request){.service = request->service,
-                                          .method = request->method,
-                                          .kwargs = request->kwargs,
-                                          .timeout_ms = (int)(flight->deadline_ms - now_ms),
-                                          .context = flight->context},
-                    on_reply, call, &call->id);
+    *call = (struct call){
+        .flight = flight, .done = done, .slot = request->slot, .limit = &services[service].limit, .began_ms = now_ms};
+    if (!limit_enter(call->limit, now_ms)) {
+        refusal_log(service, now_ms);
+        return RPC_BUSY;
+    }
+    status = rpc_call(options.client,
+                      &(struct rpc_request){.service = request->service,
+                                            .method = request->method,
+                                            .kwargs = request->kwargs,
+                                            .timeout_ms = (int)(flight->deadline_ms - now_ms),
+                                            .context = flight->context},
+                      on_reply, call, &call->id);
+    if (status != RPC_OK)
+        call_leave(call, LIMIT_CANCELLED);
+    return status;
 }
 
 enum rpc_status flight_call_alone(struct flight *flight, const struct flight_request *request, flight_reply_fn *done)
