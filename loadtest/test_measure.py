@@ -3,8 +3,10 @@
 
     loadtest/test_measure.py [PYTEST-ARGUMENT...]     ends with "N passed, N failed"; BUILD_DIR names the build folder
 """
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import xml.dom.minidom
@@ -16,8 +18,10 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
-from measure import figures, invariants, load, plots  # noqa: E402
-from measure.runs import Bench  # noqa: E402
+import table  # noqa: E402
+from measure import ceilings, figures, invariants, load, plots  # noqa: E402
+from measure.report import Report  # noqa: E402
+from measure.runs import ECHOES, Bench  # noqa: E402
 from measure.servers import CHECKOUT, Servers, Shop  # noqa: E402
 
 PRODUCTS, ORDERS = 1000, 2000
@@ -192,6 +196,39 @@ def test_a_stall_is_charged_for_all_who_came_meanwhile(bench, workload):
     assert result["backlog_max"] >= RATE * STALL_S * 0.5
 
 
+# ---- ceilings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", sorted(ECHOES))
+def test_an_echo_comes_back(bench, what):
+    echo = ceilings.Echo(*ECHOES[what], bench.shops[0].room, bench.build_dir, bench.directory)
+    try:
+        result = echo.start().measure(8, 1)
+        bindings = bench.servers.rabbitmqctl("-q", "list_bindings", "-p", "shop", "source_name", "routing_key")
+    finally:
+        echo.stop()
+    assert result["rate"] > 0 and 0 < result["p50_us"] <= result["p99_us"]
+    if what == "ceiling nameko":
+        assert "nameko-rpc\tceiling.*" in bindings
+
+
+def test_products_own_commands_are_taken_down(bench, workload):
+    room = workload.shop.room
+    with ceilings.Commands(room, bench.directory) as commands:
+        some_orders(bench, workload)
+        bench.generator.closed_exact(workload, "get_product", 1, 1)
+        invariants.check(workload.shop, workload.ledger)
+    found = commands.read()
+    assert found["exists"] == ["EXISTS", "products:bench-__rand_int__"]
+    assert found["hmget"][:2] == ["HMGET", "products:bench-__rand_int__"]
+    order, product = found["evalsha"][3:5]
+    assert order == "airship:applied:__rand_int__" and product.startswith("products:bench-0")
+    with room.redis() as redis:
+        before = redis.hget(product, "in_stock")
+        assert ceilings.redis_commands(room, found["evalsha"], True, 0.01, PRODUCTS)["rate"] > 0
+        assert int(redis.hget(product, "in_stock")) < int(before), "it was lowered, not looked for"
+
+
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +255,43 @@ def test_a_chart_is_a_document():
     for chart.logarithmic in (False, True):
         document = xml.dom.minidom.parseString(plots.svg(chart))
         assert len(document.getElementsByTagName("circle")) == 2
+
+
+def a_report():
+    measured = figures.Measurements()
+    cpu_us = {"gateway": 10, "products": 5, "orders": 0, "rabbitmq": 60, "redis": 5, "postgres": 0, "generator": 20}
+    for rate in (900, 1000, 1100):
+        measured.add("ceiling", 64, {"rate": 4 * rate, "p50_us": 100})
+        measured.add("ceiling nameko", 64, {"rate": 2 * rate, "p50_us": 200})
+        measured.add("get_product", 64, {"rate": rate, "p50_us": 300, "p99_us": 900, "cpu_us": cpu_us})
+    described = {"processor": "one", "processors": 2, "memory_mib": 2048, "kernel": "6", "commit": "c", "versions": {}, "build": {}}
+    return Report(measured, [64], described, {"postgres fsync": "on"}, {"runs": 3, "answers": 3000, "orders": 0})
+
+
+def test_a_result_can_be_read_again(tmp_path):
+    report = a_report()
+    path = tmp_path / "result.json"
+    report.write(path, seconds=60)
+    assert Report.from_json(json.loads(path.read_text())).table() == report.table()
+    written = path.with_suffix(".md").read_text()
+    assert "| GET /products/{id}, c=64 | >= 0.50 | 1,000/s ±10 % | 4,000/s ±10 % | 0.25 | **missed** |" in written
+    assert "| GET /products/{id} | 1 + 0 | 60 us | 20,000/s | 1,000/s | 0.05 |" in written
+    assert [line.of_wire for line in report.lines() if line.what.startswith("GET")][0] == "0.50"
+
+
+def test_the_tables_go_between_the_marks_of_a_file(tmp_path):
+    a_report().write(tmp_path / "result.json", seconds=60)
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    command = [sys.executable, str(HERE / "table.py"), str(tmp_path / "result.json"), "--into", str(page)]
+    for _ in range(2):  # twice is once
+        assert subprocess.run(command, capture_output=True).returncode == 0
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert text.count("Against the targets") == 1
+    page.write_text("no marks\n")
+    assert subprocess.run(command, capture_output=True).returncode == 1
+    assert page.read_text() == "no marks\n"
 
 
 def main(arguments):
