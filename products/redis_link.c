@@ -227,13 +227,17 @@ static bool reply_is_cut(const redisReader *reader)
     return reader->pos < reader->len || reader->ridx > 0;
 }
 
-/* One read takes 16 KiB at most. */
+/* One read takes 16 KiB at most.  hiredis keeps what it cannot read yet, however much that is. */
 static void link_read(struct redis_link *link)
 {
     for (int i = 0; i < READS_PER_WAKEUP_MAX; i++) {
         redisAsyncHandleRead(link->redis);
         if (link->redis == NULL || !reply_is_cut(link->redis->c.reader))
             return;
+        if (link->redis->c.reader->len > REDIS_REPLY_SIZE_MAX) {
+            link_drop(link, "a reply that is too large");
+            return;
+        }
     }
 }
 

@@ -28,6 +28,7 @@
 #define REDIS_CONNECT_TIMEOUT_MS 3000                /* from the TCP connect to the answered question */
 #define REDIS_COMMANDS_MAX       8192                /* in flight */
 #define REDIS_OUTPUT_SIZE_MAX    (64u * 1024 * 1024) /* bytes waiting to be written */
+#define REDIS_REPLY_SIZE_MAX     (64u * 1024 * 1024) /* bytes of one reply that have come and cannot be read yet */
 #define REDIS_REASON_SIZE        160
 
 struct redis_link;

@@ -10,7 +10,8 @@
 #include <string.h>
 
 #define BLOCK_SIZE   (16u * 1024)
-#define ELEMENTS_MAX (1024 * 1024) /* of one array; nothing that is asked for here has nearly as many */
+#define ELEMENTS_MAX (1024 * 1024)       /* of one array; nothing that is asked for here has nearly as many */
+#define EXTRA_MAX    (64u * 1024 * 1024) /* bytes of all further blocks; the same holds */
 
 /* What does not fit the first block lies in further ones, which go with the reply. */
 struct block {
@@ -21,6 +22,7 @@ struct block {
 
 struct reply_memory {
     struct block *extra; /* owned */
+    size_t extra_size;   /* of all of them */
     size_t used;
     reply_memory_awaited_fn *awaited; /* may be NULL */
     void *arg;
@@ -42,6 +44,7 @@ static void memory_reset(struct reply_memory *memory)
         memory->extra = block->next;
         free(block);
     }
+    memory->extra_size = 0;
     memory->used = 0;
 }
 
@@ -59,13 +62,14 @@ static void *memory_take(struct reply_memory *memory, size_t size)
     if (block == NULL || room > block->size - block->used) {
         size_t block_size = room > BLOCK_SIZE ? room : BLOCK_SIZE;
 
-        if (block_size > SIZE_MAX / 2)
+        if (block_size > EXTRA_MAX - memory->extra_size)
             return NULL;
         block = malloc(sizeof(*block) + block_size);
         if (block == NULL)
             return NULL;
         *block = (struct block){.next = memory->extra, .size = block_size};
         memory->extra = block;
+        memory->extra_size += block_size;
     }
     taken = block->data + block->used;
     block->used += room;
@@ -166,7 +170,7 @@ struct reply_memory *reply_memory_new(void)
 
     if (memory != NULL) {
         memory->extra = NULL;
-        memory->used = 0;
+        memory->extra_size = memory->used = 0;
         memory->awaited = NULL;
     }
     return memory;

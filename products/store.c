@@ -155,6 +155,8 @@ static enum product_store_status fields_read(struct rpc_bytes fields[PRODUCT_FIE
         const redisReply *value = reply->element[field];
         bool is_present = value->type == REDIS_REPLY_STRING;
 
+        if (!is_present && value->type != REDIS_REPLY_NIL)
+            return PRODUCT_STORE_FAILED;
         fields[field] = (struct rpc_bytes){is_present ? value->str : NULL, is_present ? value->len : 0};
         present += is_present;
     }
