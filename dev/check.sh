@@ -1,6 +1,6 @@
 #!/bin/bash
 # `make check`: everything that a change must pass before it is shared.  Each step runs, whatever the others say.
-# Usage: dev/check.sh [STEP...]     steps: format gcc clang analyze shellcheck sanitizers
+# Usage: dev/check.sh [STEP...]     steps: patches format gcc clang analyze shellcheck sanitizers
 set -euo pipefail
 
 CHECKOUT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd -P)
@@ -10,7 +10,7 @@ readonly CHECKOUT
 # shellcheck source=dev/packages.sh
 . "$CHECKOUT/dev/packages.sh"
 
-readonly ALL_STEPS=(format gcc clang analyze shellcheck sanitizers)
+readonly ALL_STEPS=(patches format gcc clang analyze shellcheck sanitizers)
 readonly NO_PROGRAMS_OF_OURS='--ignore=test/test_backingsvcs.py --ignore=test/test_migrations.py'
 # Without the check that wants the C library's optional Annex K, which glibc does not have.
 readonly ANALYZER_CHECKS='-*,clang-analyzer-*,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling'
@@ -22,6 +22,8 @@ c_files() { find . -path './build*' -prune -o -path './.*' -prune -o -name '*.[c
 shell_scripts() {
     find . -path './build*' -prune -o -path './.[!c]*' -prune -o \( -name '*.sh' -o -path './.ci/*' \) -type f -print0
 }
+
+step_patches() { dev/patch_levels.sh; }
 
 step_format() { c_files | xargs -0r clang-format --dry-run --Werror; }
 

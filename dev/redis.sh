@@ -33,6 +33,7 @@ redis_write_users() {
     local -a rules
     (
         umask 077
+        exec >"$home/users.acl.new"
         printf 'user default on nopass ~* &* +@all\n'
         for service in "${REDIS_SERVICES[@]}"; do
             secret_make "$home/$service.password"
@@ -40,7 +41,7 @@ redis_write_users() {
             read -rd '' -a rules <<<"${REDIS_RULES[$service]}" || true
             printf 'user %s on sanitize-payload #%s %s\n' "$service" "${hash%% *}" "${rules[*]}"
         done
-    ) >"$home/users.acl.new" && mv "$home/users.acl.new" "$home/users.acl"
+    ) && mv "$home/users.acl.new" "$home/users.acl"
 }
 
 redis_prepare() {

@@ -173,7 +173,10 @@ ensure_database() {
     first_error=$LAST_ERROR
     for maintenance in postgres template1; do
         listed=$(database_is_listed "$maintenance") || continue
-        [[ $listed == f ]] || break # it is there, and does not let us in
+        if [[ $listed != f ]]; then
+            database_is_there && return # another deployment created it meanwhile
+            break                       # it is there, and does not let us in
+        fi
         for ((tries = 0; tries < CREATE_TRIES_MAX; tries++)); do
             if LAST_ERROR=$(create_database "$maintenance" 2>&1); then
                 revoke_temporary

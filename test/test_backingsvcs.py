@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from urllib.parse import urlsplit
 
 import pika
 import psycopg2
@@ -21,6 +22,7 @@ CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPT = CHECKOUT / "dev_run_backingsvcs.sh"
 SERVERS = ("rabbitmq", "redis", "postgres")
 PROGRAMS = {"rabbitmq": "beam.smp", "redis": "redis-server", "postgres": "postgres"}
+USERS = {"products": {"AMQP_URI", "REDIS_URI"}, "orders": {"AMQP_URI", "POSTGRES_URI"}, "gateway": {"AMQP_URI"}}
 COMMAND_TIMEOUT_S = 180 * float(os.environ.get("TIME_SCALE", "1"))
 POLL_INTERVAL_S = 0.05
 
@@ -65,9 +67,21 @@ class Services:
             assert time.monotonic() < deadline
             time.sleep(POLL_INTERVAL_S)
 
-    def uris(self):
+    def uris(self, *arguments):
         return {name: shlex.split(value)[0]
-                for name, value in re.findall(r"^export (\w+)=(.*)$", self.done("env"), re.M)}
+                for name, value in re.findall(r"^export (\w+)=(.*)$", self.done("env", *arguments), re.M)}
+
+    def answer_services(self):
+        """Each service is let in by a user of its own name, wherever it needs one."""
+        for service, variables in USERS.items():
+            uris = self.uris("--service", service)
+            assert set(uris) == variables
+            assert {urlsplit(uri).username for uri in uris.values()} == {service}
+            pika.BlockingConnection(pika.URLParameters(uris["AMQP_URI"])).close()
+            if "REDIS_URI" in uris:
+                assert redis.Redis.from_url(uris["REDIS_URI"]).exists("products:none") == 0
+            if "POSTGRES_URI" in uris:
+                psycopg2.connect(uris["POSTGRES_URI"].rsplit("/", 1)[0] + "/postgres").close()
 
     def amqp(self):
         return pika.BlockingConnection(pika.URLParameters(self.uris()["AMQP_URI"]))
@@ -214,7 +228,62 @@ def test_passwords_are_for_their_owner_alone(running):
         psycopg2.connect(wrong)
 
 
-@pytest.mark.parametrize("arguments", [["restart"], ["start", "mysql"], ["stop", "redis", "mysql"]])
+def test_each_service_has_users_of_its_own(running):
+    running.answer_services()
+    assert set(running.uris("--service", "products", "redis")) == {"REDIS_URI"}
+    assert running.uris("--service", "gateway", "redis", "postgres") == {}
+    passwords = [path for path in running.folder.glob("*/*password")]
+    assert len(passwords) == 6 and all(path.stat().st_mode & 0o077 == 0 for path in passwords)
+    assert len({path.read_text() for path in passwords}) == 6
+    for path in (running.folder / "rabbitmq" / "definitions.json", running.folder / "redis" / "users.acl"):
+        assert path.stat().st_mode & 0o077 == 0
+        assert not any(password.read_text().strip() in path.read_text() for password in passwords)
+
+
+def test_servers_that_an_older_version_started_get_the_users(running):
+    """They go on running, and nothing that they hold is lost."""
+    before = [running.pid(server) for server in SERVERS]
+    running.redis().set("held", "kept")
+    admin = running.redis()
+    admin.acl_deluser("products")
+    connection = running.postgres()
+    connection.cursor().execute("DROP ROLE orders")
+    connection.close()
+    for service in USERS:
+        running.done("rabbitmqctl", "delete_user", service)
+    for name in ("redis/users.acl", "redis/users.loaded", "rabbitmq/definitions.json", "rabbitmq/definitions.loaded"):
+        (running.folder / name).unlink()
+    for path in running.folder.glob("*/?*.password"):
+        path.unlink()
+    assert running.call("env", "--service", "products").returncode == 1
+    running.done("start")
+    running.answer()
+    running.answer_services()
+    assert running.redis().get("held") == "kept"
+    assert [running.pid(server) for server in SERVERS] == before
+
+
+def test_a_folder_of_an_older_version_gets_the_users(running):
+    """The same where the servers do not run: the next start makes them, and the data stay."""
+    running.redis().set("held", "kept")
+    connection = running.postgres()
+    connection.cursor().execute("DROP ROLE orders")
+    connection.close()
+    for service in USERS:
+        running.done("rabbitmqctl", "delete_user", service)
+    running.done("stop")
+    for path in [*running.folder.glob("redis/users.*"), *running.folder.glob("rabbitmq/definitions.*"),
+                 *running.folder.glob("*/?*.password")]:
+        path.unlink()
+    (running.folder / "redis" / "redis.conf").write_text(
+        f"bind 127.0.0.1\nport {running.port('redis')}\nappendonly yes\nsave \"\"\n")
+    running.done("start")
+    running.answer()
+    running.answer_services()
+    assert running.redis().get("held") == "kept"
+
+
+@pytest.mark.parametrize("arguments", [["restart"], ["start", "mysql"], ["stop", "redis", "mysql"], ["env", "--service", "shop"]])
 def test_wrong_usage(running, arguments):
     refused = running.call(*arguments)
     assert refused.returncode == 2 and arguments[-1] in refused.stdout
@@ -223,6 +292,7 @@ def test_wrong_usage(running, arguments):
 def test_before_the_first_start(make_services):
     services = make_services()
     assert services.call("status").returncode == 1
+    assert services.call("env", "--service", "orders").returncode == 1
     assert services.call("env").returncode == 1 and "never started" in services.call("env").stdout
     assert services.call("rabbitmqctl", "status").returncode == 1
     services.done("stop")
