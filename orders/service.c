@@ -563,12 +563,12 @@ struct orders_service *orders_service_new(const struct orders_service_options *o
                                                             .methods_count = sizeof(methods) / sizeof(methods[0]),
                                                             .prefetch = options->prefetch,
                                                             .keep_dead_letters = true,
+                                                            .unable = true, /* until the store is there */
                                                             .on_ready = service_on_ready,
                                                             .arg = service,
                                                         });
     if (service->outbox == NULL || service->key_expiry == NULL || service->rpc == NULL)
         goto failed;
-    rpc_service_set_able(service->rpc, order_store_is_up(service->store));
     return service;
 failed:
     orders_service_free(service);

@@ -612,6 +612,7 @@ struct products_service *products_service_new(const struct products_service_opti
                                                             .event_handlers_count = 1,
                                                             .prefetch = options->prefetch,
                                                             .keep_dead_letters = true,
+                                                            .unable = true, /* until the store is there */
                                                             .on_ready = service_on_rpc_ready,
                                                             .on_standby = service_on_standby,
                                                             .arg = service,
@@ -620,7 +621,6 @@ struct products_service *products_service_new(const struct products_service_opti
         products_service_free(service);
         return NULL;
     }
-    rpc_service_set_able(service->rpc, product_store_is_up(service->store));
     return service;
 }
 

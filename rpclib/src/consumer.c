@@ -177,7 +177,9 @@ static void consumer_enter(struct consumer *consumer, enum consumer_duty duty)
     consumer->duty = duty;
     switch (duty) {
     case CONSUMER_ON_DUTY:
-        rpc_log(RPC_LOG_INFO, "consuming again", RPC_LOG_TEXT("queue", consumer->queue));
+        if (consumer->is_told)
+            rpc_log(RPC_LOG_INFO, "consuming again", RPC_LOG_TEXT("queue", consumer->queue));
+        consumer->is_told = false;
         if (consumer->session.channel != NULL)
             mq_consume(consumer->session.channel, consumer->queue, CONSUMER_TAG, false);
         break;
@@ -186,6 +188,7 @@ static void consumer_enter(struct consumer *consumer, enum consumer_duty duty)
         consumer_look_round(consumer);
         break;
     case CONSUMER_STANDBY:
+        consumer->is_told = true;
         rpc_log(RPC_LOG_WARNING, "standing by: this instance cannot work, others consume the queue",
                 RPC_LOG_TEXT("queue", consumer->queue));
         consumer->events->on_standby(consumer->arg);
@@ -245,6 +248,8 @@ static void consumer_setup(struct mq_channel *channel, void *arg)
 
     mq_qos(channel, consumer->prefetch);
     consumer->events->declare(channel, consumer->arg);
+    if (consumer->unable && !consumer->never_left)
+        consumer->duty = CONSUMER_STANDBY; /* until consumer_on_up() has looked round */
     if (consumer_wants(consumer))
         mq_consume(channel, consumer->queue, CONSUMER_TAG, false);
 }

@@ -53,6 +53,7 @@ struct consumer {
     uint32_t done; /* in `current`, to be acknowledged */
     enum consumer_duty duty;
     bool unable;     /* the owner cannot work for now */
+    bool is_told;    /* the log says that it stands by */
     bool inspecting; /* the broker is to be asked, or was, who else consumes */
     bool never_left; /* the queue goes with its last consumer, or is ours alone */
     bool stopping;   /* no more messages are wanted */

@@ -171,11 +171,13 @@ static bool service_start(struct rpc_service *service, struct rpc_connection *co
 {
     const struct rpc_service_options *options = &service->options;
 
+    service->requests.unable = service->unable;
     if (options->methods_count > 0 && (!wire_rpc_queue(service->requests.queue, service->name) ||
                                        !consumer_init(&service->requests, connection, "requests", options->prefetch,
                                                       &incoming_consumer_events, service)))
         return false;
     for (size_t i = 0; i < options->event_handlers_count; i++) {
+        service->subscriptions[i].consumer.unable = service->unable;
         if (!subscription_init(&service->subscriptions[i], service, connection, &options->event_handlers[i]))
             return false;
     }
@@ -193,6 +195,7 @@ struct rpc_service *rpc_service_new(struct rpc_connection *connection, const str
     service->options = *options;
     if (options->prefetch == 0)
         service->options.prefetch = PREFETCH_DEFAULT;
+    service->unable = options->unable;
     service->name = strdup(options->name);
     service->exchange = strdup(options->exchange != NULL ? options->exchange : WIRE_EXCHANGE);
     service->subscriptions = calloc(options->event_handlers_count + 1, sizeof(*service->subscriptions));
@@ -203,6 +206,8 @@ struct rpc_service *rpc_service_new(struct rpc_connection *connection, const str
         rpc_service_free(service);
         return NULL;
     }
+    if (service->unable)
+        standby_timer_start(service);
     return service;
 }
 

@@ -985,6 +985,47 @@ static void test_standby(void **state)
     assert_int_equal(stats.handed_back, 1);
 }
 
+/* One whose store is not there yet takes nothing from those that have theirs. */
+static void test_unable_at_first(void **state)
+{
+    struct rpc_service_options options = {.name = "products",
+                                          .methods = methods,
+                                          .methods_count = sizeof(methods) / sizeof(methods[0]),
+                                          .unable = true,
+                                          .on_ready = on_ready,
+                                          .on_standby = on_standby};
+
+    (void)state;
+    peer.consumers = 1;
+    service = rpc_service_new(peer.connection, &options);
+    peer_run();
+    peer_story_is("1 look");
+    assert_null(strstr(peer.declared, "consume"));
+    next_look_is(1, "1 look");
+    rpc_service_set_able(service, true);
+    peer_run();
+    assert_non_null(strstr(peer.declared, CONSUME));
+    assert_int_equal(ready, 1);
+    assert_int_equal(standbys, 0);
+    peer_advance(3 * RPC_STANDBY_MS);
+    peer_story_is("");
+}
+
+/* Alone it answers what comes, by errors. */
+static void test_unable_at_first_and_alone(void **state)
+{
+    const struct rpc_service_options options = {
+        .name = "products", .methods = methods, .methods_count = 1, .unable = true};
+
+    (void)state;
+    service = rpc_service_new(peer.connection, &options);
+    peer_run();
+    peer_story_is("1 look");
+    assert_non_null(strstr(peer.declared, CONSUME));
+    assert_true(rpc_service_ready(service));
+    next_look_is(1, "1 look");
+}
+
 static void test_standby_ends_when_nobody_is_left(void **state)
 {
     (void)state;
@@ -1424,6 +1465,8 @@ int main(void)
         TEST(test_stop_when_idle),
         TEST(test_stop_without_a_link),
         TEST(test_standby),
+        TEST(test_unable_at_first),
+        TEST(test_unable_at_first_and_alone),
         TEST(test_standby_ends_when_nobody_is_left),
         TEST(test_standby_of_two_at_once),
         TEST(test_able_while_it_leaves),

@@ -85,6 +85,7 @@ struct rpc_service_options {
      * for a dead-letter policy of the broker's to see.
      */
     bool keep_dead_letters;
+    bool unable;             /* it cannot work yet: see rpc_service_set_able() */
     rpc_loop_fn *on_ready;   /* all queues are consumed (again); may be NULL */
     rpc_loop_fn *on_standby; /* a queue was left to other instances: see rpc_event_standby(); may be NULL */
     void *arg;
@@ -97,14 +98,16 @@ struct rpc_service *rpc_service_new(struct rpc_connection *connection, const str
 bool rpc_service_ready(const struct rpc_service *service);
 
 /*
- * Say whether the service can work: whether its store is there, for instance.  It can at first.
+ * Say whether the service can work: whether its store is there, for instance.  It can at first, unless the options say
+ * otherwise.
  *
  * An instance that cannot work and goes on consuming takes more than its share of the requests, because it is quick to
  * refuse them.  So it stands by: RPC_STANDBY_MS after it became unable (half of that at least, at random), and as often
  * again, it asks the broker who else consumes its queues.  It leaves each queue that somebody else consumes, hands back
  * what is delivered from then on, and finishes what it had begun.  A queue that nobody else consumes it keeps, or consumes
  * again: answer what comes by an error then, at once; that is better than a queue that nobody reads.  Several instances that
- * become unable together keep one consumer among them.  Able again, it consumes again at once.
+ * become unable together keep one consumer among them.  Able again, it consumes again at once.  One that is unable when it
+ * connects looks round before it consumes anything.
  *
  * Queues that it does not share are never left: events that every instance gets (BROADCAST), and `unreliable` ones.
  * Another consumer is believed to work: what a frozen one was given, the broker gives back when it notices.

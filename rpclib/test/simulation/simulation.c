@@ -749,7 +749,7 @@ static void shop_open(struct shop *shop, struct rpc_connection *connection)
                                                          .requeue_on_error = true,
                                                          .handler = on_event}};
 
-    shop->unable = false;
+    shop->unable = !world.healing && percent(30);
     shop->service = rpc_service_new(connection, &(struct rpc_service_options){.name = "shop",
                                                                               .methods = methods,
                                                                               .methods_count = 1,
@@ -757,6 +757,7 @@ static void shop_open(struct shop *shop, struct rpc_connection *connection)
                                                                               .event_handlers_count = 1,
                                                                               .keep_dead_letters = world.dead_letters,
                                                                               .prefetch = PREFETCH,
+                                                                              .unable = shop->unable,
                                                                               .on_standby = on_standby,
                                                                               .arg = shop});
     if (shop->service == NULL)
