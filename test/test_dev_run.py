@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -252,6 +253,21 @@ def test_settings_reach_the_services(start):
     order = requests.post(f"{base}/orders", json={"order_details": [line]}, timeout=30).json()["id"]
     details = requests.get(f"{base}/orders/{order}", timeout=30).json()["order_details"]
     assert details[0]["image"] == "http://pictures.example.com/pictured.jpg"
+
+
+def test_each_service_is_its_own_user_and_none_is_the_owner(start, run_dir):
+    run = start(LOG_FORMAT="json").wait_ready()
+    given = {name: dict(line.split("=", 1) for line in pathlib.Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in line)
+             for name, pid in run.services().items() if name != "gateway"}  # Kore writes its title over its environment
+    users = {name: {variable: urlsplit(uri).username for variable, uri in one.items() if variable.endswith("_URI")}
+             for name, one in given.items()}
+    assert users == {"products": {"AMQP_URI": "products", "REDIS_URI": "products"},
+                     "orders": {"AMQP_URI": "orders", "POSTGRES_URI": "orders"}}
+    connected = subprocess.run([BACKING_SERVICES, "rabbitmqctl", "-q", "list_connections", "user"], env=environment_of(run_dir),
+                               check=True, text=True, stdout=subprocess.PIPE, timeout=COMMAND_TIMEOUT_S).stdout.split()
+    assert sorted(set(connected) - {"user"}) == ["gateway", "orders", "products"]
+    for path in run_dir.glob("*/*password"):
+        assert path.read_text().strip() not in run.output
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
