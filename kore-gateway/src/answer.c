@@ -67,6 +67,7 @@ void answer_error(struct answer *answer, int status, const char *code, struct rp
     struct text *body = answer_body(answer);
 
     answer_begin(answer);
+    answer->content_type = NULL;
     text_append(body, RPC_BYTES("{\"error\": "));
     text_append_json_string(body, rpc_bytes_of(code));
     text_append(body, RPC_BYTES(", \"message\": "));
@@ -131,7 +132,10 @@ static size_t write_head(const struct answer *answer, const struct answer_sendin
     put(head, &size, rpc_bytes_of(reason_of(answer->status)));
     put(head, &size, RPC_BYTES("\r\nDate: "));
     put(head, &size, rpc_bytes_of(date_of(sending->now_s)));
-    put(head, &size, RPC_BYTES("\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n"));
+    put(head, &size, RPC_BYTES("\r\n"));
+    put_header(head, &size, RPC_BYTES("Content-Type: "),
+               answer->content_type != NULL ? answer->content_type : "application/json");
+    put(head, &size, RPC_BYTES("X-Content-Type-Options: nosniff\r\n"));
     if (answer->status != 204) { /* RFC 9110, 8.6: it has none */
         put(head, &size, RPC_BYTES("Content-Length: "));
         put_number(head, &size, body_size);

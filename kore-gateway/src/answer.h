@@ -19,6 +19,7 @@ struct answer {       /* all zero: none yet */
     struct text text; /* room for the head, then the body */
     int status;       /* 0: not complete yet */
     bool retry_after;
+    const char *content_type;    /* static; NULL: application/json */
     const char *allow;           /* the Allow header's value; static; may be NULL */
     char link[ANSWER_LINK_SIZE]; /* the Link header's value; "" when there is none */
 };

@@ -6,6 +6,7 @@
 
 #include "complaint.h"
 #include "flight.h"
+#include "metrics.h"
 
 #define MESSAGE_SIZE 160 /* bytes of a message of our own, which holds a service's name at most */
 
@@ -169,6 +170,8 @@ void failure_answer(struct flight *flight, enum failure_of of, const char *servi
         break;
     case RPC_BUSY:
     case RPC_NO_MEMORY:
+        if (status == RPC_BUSY)
+            metrics_count_refusal(METRICS_BOUND_CALLS);
         answer_busy(flight, service, "cannot be called now, with so much under way; nothing was done.");
         break;
     case RPC_OFFLINE:

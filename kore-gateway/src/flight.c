@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "limit.h"
+#include "metrics.h"
 #include "peer.h"
 #include "route.h"
 #include "target.h"
@@ -337,6 +338,7 @@ void flight_done(struct flight *flight)
     assert(flight->state == FLIGHT_OPEN && flight->answer.status != 0);
     calls_end(flight);
     if (!peer_has_room(flight->answer.text.size)) {
+        metrics_count_refusal(METRICS_BOUND_OUTPUT);
         flight->answer.retry_after = true;
         answer_error(&flight->answer, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Too many large answers are under way."));
     }
@@ -357,20 +359,24 @@ void flight_abandon(struct flight *flight)
     flight->peer = NULL;
 }
 
-static void flight_log(const struct flight *flight)
+static void flight_tell(const struct flight *flight)
 {
+    uint64_t duration_ms = kore_time_ms() - flight->began_ms;
     enum rpc_log_level level = flight->answer.status >= 500 ? RPC_LOG_WARNING : RPC_LOG_DEBUG;
 
     rpc_log(level, "request", RPC_LOG_BYTES("method", bytes_of(flight, peer_request(flight->peer)->method_name)),
             RPC_LOG_BYTES("target", flight_target(flight)), RPC_LOG_INT("status", flight->answer.status),
-            RPC_LOG_INT("duration_ms", kore_time_ms() - flight->began_ms));
+            RPC_LOG_INT("duration_ms", duration_ms));
+    if (peer_port(flight->peer) == ROUTE_PORT_SHOP)
+        metrics_count_answer(flight->route != NULL ? flight->route->id : ROUTE_NONE, flight->answer.status,
+                             duration_ms);
 }
 
 static void flight_land(struct flight *flight)
 {
     struct peer *peer = flight->peer;
 
-    flight_log(flight);
+    flight_tell(flight);
     flight->state = FLIGHT_GONE;
     flight->peer = NULL;
     peer_answer(peer, &flight->answer);
@@ -394,13 +400,14 @@ static void on_free(struct http_request *http)
 
 static void flight_start(struct flight *flight)
 {
-    if (count > options.flights_max) {
+    if (count > options.flights_max && peer_port(flight->peer) == ROUTE_PORT_SHOP) {
+        metrics_count_refusal(METRICS_BOUND_REQUESTS);
         flight->answer.retry_after = true;
         flight_error(flight, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Too many requests are under way."));
         return;
     }
-    flight->route = route_find(flight_method(flight), target_of(flight_target(flight)).path, &flight->segment,
-                               &flight->answer.allow);
+    flight->route = route_find(peer_port(flight->peer), flight_method(flight), target_of(flight_target(flight)).path,
+                               &flight->segment, &flight->answer.allow);
     if (flight->route != NULL)
         flight->route->handler(flight);
     else if (flight->answer.allow != NULL)

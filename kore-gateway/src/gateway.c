@@ -11,6 +11,7 @@
 #pragma GCC visibility push(default) /* what Kore looks up by name */
 #include <kore/hooks.h>
 void gateway_connect(struct connection *connection);
+void gateway_connect_metrics(struct connection *connection);
 #pragma GCC visibility pop
 
 #include <fcntl.h>
@@ -23,6 +24,7 @@ void gateway_connect(struct connection *connection);
 
 #include "flight.h"
 #include "health.h"
+#include "metrics.h"
 #include "orders.h"
 #include "peer.h"
 #include "settings.h"
@@ -81,6 +83,15 @@ static void take_hangup(void)
     sigaction(SIGHUP, &action, NULL);
 }
 
+static void listen_on(const char *address_setting, const char *port_setting, const char *on_connect)
+{
+    const char *address = rpc_settings_text(gateway.settings, address_setting);
+    const char *port = rpc_settings_text(gateway.settings, port_setting);
+
+    if (port != NULL && !kore_server_bind(kore_server_lookup(SERVER_NAME), address, port, on_connect))
+        exit(rpc_settings_refuse(gateway.settings, port_setting, "cannot listen"));
+}
+
 void kore_parent_configure(int argc, char *argv[])
 {
     char name[] = "kore-gateway", *no_arguments[] = {name, NULL};
@@ -99,9 +110,8 @@ void kore_parent_configure(int argc, char *argv[])
     }
     if (!rpc_settings_load(&gateway.settings, &gateway_program, 1, no_arguments, &exit_code))
         exit(exit_code);
-    if (!kore_server_bind(kore_server_lookup(SERVER_NAME), rpc_settings_text(gateway.settings, "BIND_ADDRESS"),
-                          rpc_settings_text(gateway.settings, "PORT"), "gateway_connect"))
-        exit(rpc_settings_refuse(gateway.settings, "PORT", "cannot listen"));
+    listen_on("BIND_ADDRESS", "PORT", "gateway_connect");
+    listen_on("METRICS_ADDRESS", "METRICS_PORT", "gateway_connect_metrics");
     take_hangup();
     tzset();
 }
@@ -143,6 +153,7 @@ static void refuse_connection(const struct listener *listener)
 
     if (fd == -1)
         return;
+    metrics_count_refusal(METRICS_BOUND_CONNECTIONS);
     answer_error(&answer, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("There are too many connections."));
     if (answer_finish(&answer, &(struct answer_sending){.close = true, .now_s = time(NULL)}, &wire))
         (void)send(fd, wire.data, wire.size, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -217,10 +228,15 @@ void kore_worker_configure(void)
     each_listener(take_accept);
 }
 
-/* Kore's hook for a new connection. */
+/* Kore's hooks for a new connection. */
 void gateway_connect(struct connection *connection)
 {
-    peer_connect(connection);
+    peer_connect(connection, ROUTE_PORT_SHOP);
+}
+
+void gateway_connect_metrics(struct connection *connection)
+{
+    peer_connect(connection, ROUTE_PORT_METRICS);
 }
 
 /* --- the worker: leaving --- */

@@ -11,5 +11,7 @@ void health_stop(void);
 
 void health_alive(struct flight *flight); /* GET /healthz: 200 as long as the worker turns */
 void health_ready(struct flight *flight); /* GET /readyz: 200 when a call made now would leave, else 503 */
+/* GET /metrics, on METRICS_PORT: what the gateway did, for Prometheus. */
+void health_metrics(struct flight *flight);
 
 #endif

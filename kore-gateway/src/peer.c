@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "flight.h"
+#include "metrics.h"
 
 #define INPUT_SIZE_MIN  4096u               /* a connection's buffer, to begin with */
 #define INPUT_SIZE_KEEP (64u * 1024)        /* a larger one is given back after its request */
@@ -35,6 +36,7 @@ enum peer_state {
 
 struct peer {
     struct connection *connection;
+    enum route_port port;
     enum peer_state state;
     uint64_t since_ms; /* when it entered the state */
     TAILQ_ENTRY(peer) link;
@@ -215,6 +217,9 @@ static void peer_refuse(struct peer *peer, const struct guard_refusal *refusal)
     rpc_log(RPC_LOG_DEBUG, "request refused", RPC_LOG_INT("status", refusal->status),
             RPC_LOG_TEXT("reason", refusal->message));
     peer->guard.refusal = refusal;
+    metrics_count_answer(ROUTE_NONE, refusal->status, 0);
+    if (refusal->status == 503)
+        metrics_count_refusal(METRICS_BOUND_INPUT);
     answer.retry_after = refusal->status == 503;
     answer_error(&answer, refusal->status, refusal->code, rpc_bytes_of(refusal->message));
     peer->connection->evt.flags &= ~KORE_EVENT_READ;
@@ -409,11 +414,17 @@ static void peer_on_disconnect(struct connection *c)
     count--;
 }
 
-void peer_connect(struct connection *c)
+enum route_port peer_port(const struct peer *peer)
+{
+    return peer->port;
+}
+
+void peer_connect(struct connection *c, enum route_port port)
 {
     struct peer *peer = kore_calloc(1, sizeof(*peer));
 
     peer->connection = c;
+    peer->port = port;
     peer->state = PEER_FRESH;
     peer->since_ms = kore_time_ms();
     TAILQ_INSERT_TAIL(&peers[PEER_FRESH], peer, link);

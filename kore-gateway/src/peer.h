@@ -13,6 +13,7 @@
 
 #include "answer.h"
 #include "guard.h"
+#include "route.h"
 
 #define PEER_HEAD_TIMEOUT_MS  10000 /* from connecting, or a request's first byte, to the end of its head */
 #define PEER_BODY_TIMEOUT_MS  60000 /* from there to the end of its body */
@@ -27,8 +28,10 @@ struct connection; /* Kore's */
 struct peer;
 struct flight;
 
-/* Take over a connection that Kore has accepted. */
-void peer_connect(struct connection *connection);
+/* Take over a connection that Kore has accepted on one of our ports. */
+void peer_connect(struct connection *connection, enum route_port port);
+/* On which of them. */
+enum route_port peer_port(const struct peer *peer);
 
 /* The request that is being answered.  Its bytes lie in `peer_input()`; both are lent until peer_answer(). */
 const struct guard_request *peer_request(const struct peer *peer);

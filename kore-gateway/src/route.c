@@ -7,26 +7,44 @@
 struct path {
     const char *text; /* one that ends in a slash has an id behind it */
     const char *allow;
-    const struct route *get, *post, *delete; /* HEAD is answered as GET */
+    enum route_id get, post, delete; /* HEAD is answered as GET; ROUTE_NONE: not allowed */
 };
 
-static const struct route products_create_route = {"products_create", products_create};
-static const struct route products_get_route = {"products_get", products_get};
-static const struct route products_delete_route = {"products_delete", products_delete};
-static const struct route orders_create_route = {"orders_create", orders_create};
-static const struct route orders_list_route = {"orders_list", orders_list};
-static const struct route orders_get_route = {"orders_get", orders_get};
-static const struct route health_alive_route = {"health_alive", health_alive};
-static const struct route health_ready_route = {"health_ready", health_ready};
-
-static const struct path paths[] = {
-    {"/products/", "DELETE, GET, HEAD", .get = &products_get_route, .delete = &products_delete_route},
-    {"/orders/", "GET, HEAD", .get = &orders_get_route},
-    {"/orders", "GET, HEAD, POST", .get = &orders_list_route, .post = &orders_create_route},
-    {"/products", "POST", .post = &products_create_route},
-    {"/healthz", "GET, HEAD", .get = &health_alive_route},
-    {"/readyz", "GET, HEAD", .get = &health_ready_route},
+static const struct route routes[ROUTES] = {
+    [ROUTE_NONE] = {ROUTE_NONE, "none", NULL},
+    [ROUTE_PRODUCTS_CREATE] = {ROUTE_PRODUCTS_CREATE, "products_create", products_create},
+    [ROUTE_PRODUCTS_GET] = {ROUTE_PRODUCTS_GET, "products_get", products_get},
+    [ROUTE_PRODUCTS_DELETE] = {ROUTE_PRODUCTS_DELETE, "products_delete", products_delete},
+    [ROUTE_ORDERS_CREATE] = {ROUTE_ORDERS_CREATE, "orders_create", orders_create},
+    [ROUTE_ORDERS_LIST] = {ROUTE_ORDERS_LIST, "orders_list", orders_list},
+    [ROUTE_ORDERS_GET] = {ROUTE_ORDERS_GET, "orders_get", orders_get},
+    [ROUTE_HEALTH_ALIVE] = {ROUTE_HEALTH_ALIVE, "health_alive", health_alive},
+    [ROUTE_HEALTH_READY] = {ROUTE_HEALTH_READY, "health_ready", health_ready},
+    [ROUTE_HEALTH_METRICS] = {ROUTE_HEALTH_METRICS, "health_metrics", health_metrics},
 };
+
+/* Each table ends with a path without a text. */
+static const struct path shop_paths[] = {
+    {"/products/", "DELETE, GET, HEAD", .get = ROUTE_PRODUCTS_GET, .delete = ROUTE_PRODUCTS_DELETE},
+    {"/orders/", "GET, HEAD", .get = ROUTE_ORDERS_GET},
+    {"/orders", "GET, HEAD, POST", .get = ROUTE_ORDERS_LIST, .post = ROUTE_ORDERS_CREATE},
+    {"/products", "POST", .post = ROUTE_PRODUCTS_CREATE},
+    {"/healthz", "GET, HEAD", .get = ROUTE_HEALTH_ALIVE},
+    {"/readyz", "GET, HEAD", .get = ROUTE_HEALTH_READY},
+    {.text = NULL},
+};
+
+static const struct path metrics_paths[] = {
+    {"/metrics", "GET, HEAD", .get = ROUTE_HEALTH_METRICS},
+    {"/healthz", "GET, HEAD", .get = ROUTE_HEALTH_ALIVE},
+    {"/readyz", "GET, HEAD", .get = ROUTE_HEALTH_READY},
+    {.text = NULL},
+};
+
+const char *route_name(enum route_id id)
+{
+    return routes[id].name;
+}
 
 static bool path_matches(const struct path *known, struct rpc_bytes path, struct rpc_bytes *segment)
 {
@@ -42,7 +60,7 @@ static bool path_matches(const struct path *known, struct rpc_bytes path, struct
     return rest.size > 0 && memchr(rest.data, '/', rest.size) == NULL;
 }
 
-static const struct route *path_route(const struct path *path, enum guard_method method)
+static enum route_id path_route(const struct path *path, enum guard_method method)
 {
     switch (method) {
     case GUARD_GET:
@@ -55,23 +73,23 @@ static const struct route *path_route(const struct path *path, enum guard_method
     case GUARD_PUT:
     case GUARD_PATCH:
     case GUARD_OTHER:
-        return NULL;
+        break;
     }
-    return NULL;
+    return ROUTE_NONE;
 }
 
-const struct route *route_find(enum guard_method method, struct rpc_bytes path, struct rpc_bytes *segment,
-                               const char **allow)
+const struct route *route_find(enum route_port port, enum guard_method method, struct rpc_bytes path,
+                               struct rpc_bytes *segment, const char **allow)
 {
-    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
-        const struct route *route;
+    const struct path *known = port == ROUTE_PORT_METRICS ? metrics_paths : shop_paths;
+    enum route_id id;
 
-        if (!path_matches(&paths[i], path, segment))
-            continue;
-        route = path_route(&paths[i], method);
-        if (route == NULL)
-            *allow = paths[i].allow;
-        return route;
-    }
-    return NULL;
+    while (known->text != NULL && !path_matches(known, path, segment))
+        known++;
+    if (known->text == NULL)
+        return NULL;
+    id = path_route(known, method);
+    if (id == ROUTE_NONE)
+        *allow = known->allow;
+    return id == ROUTE_NONE ? NULL : &routes[id];
 }

@@ -55,6 +55,12 @@ static const struct rpc_setting table[] = {
      .help = "time for requests under way after SIGTERM, in ms",
      .minimum = 0,
      .maximum = 3600000},
+    {.name = "METRICS_PORT",
+     .kind = RPC_SETTING_INTEGER,
+     .help = "TCP port of /healthz, /readyz and /metrics; none: they are not served",
+     .minimum = 1,
+     .maximum = 65535},
+    {.name = "METRICS_ADDRESS", .kind = RPC_SETTING_TEXT, .fallback = "127.0.0.1", .help = "the address of that port"},
     {.name = "READY_FILE", .kind = RPC_SETTING_TEXT, .help = "file to create when ready for requests"},
     {.name = NULL},
 };
@@ -83,16 +89,20 @@ static const char *bind_fault(const struct addrinfo *address)
     return fault;
 }
 
-static bool check_address(const struct rpc_settings *settings, int *exit_code)
+static bool check_address(const struct rpc_settings *settings, const char *host_setting, const char *port_setting,
+                          int *exit_code)
 {
-    const char *host = rpc_settings_text(settings, "BIND_ADDRESS"), *port = rpc_settings_text(settings, "PORT");
+    const char *host = rpc_settings_text(settings, host_setting), *port = rpc_settings_text(settings, port_setting);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *address = NULL;
-    int status = getaddrinfo(host, port, &hints, &address);
     const char *fault;
     char reason[REASON_SIZE];
+    int status;
 
+    if (port == NULL)
+        return true;
+    status = getaddrinfo(host, port, &hints, &address);
     if (status != 0) {
-        *exit_code = rpc_settings_refuse(settings, "BIND_ADDRESS", gai_strerror(status));
+        *exit_code = rpc_settings_refuse(settings, host_setting, gai_strerror(status));
         return false;
     }
     fault = bind_fault(address);
@@ -100,7 +110,7 @@ static bool check_address(const struct rpc_settings *settings, int *exit_code)
     if (fault == NULL)
         return true;
     snprintf(reason, sizeof(reason), "cannot listen on %.100s port %s: %s", host, port, fault);
-    *exit_code = rpc_settings_refuse(settings, "PORT", reason);
+    *exit_code = rpc_settings_refuse(settings, port_setting, reason);
     return false;
 }
 
@@ -112,5 +122,6 @@ bool gateway_settings_check(const struct rpc_settings *settings, int *exit_code)
         *exit_code = rpc_settings_refuse(settings, "AMQP_URI", reason);
         return false;
     }
-    return check_address(settings, exit_code);
+    return check_address(settings, "BIND_ADDRESS", "PORT", exit_code) &&
+           check_address(settings, "METRICS_ADDRESS", "METRICS_PORT", exit_code);
 }

@@ -77,6 +77,17 @@ void peer_set_flight(struct peer *of, struct flight *flight)
     of->flight = flight;
 }
 
+enum route_port peer_port(const struct peer *of)
+{
+    (void)of;
+    return ROUTE_PORT_SHOP;
+}
+
+unsigned peers_count(void)
+{
+    return 1;
+}
+
 bool peer_has_room(size_t size)
 {
     (void)size;
@@ -150,6 +161,18 @@ void rpc_client_cancel(struct rpc_client *client, rpc_call_id id)
 {
     (void)client;
     services.calls[id - 1].id = 0;
+}
+
+uint32_t rpc_client_in_flight(const struct rpc_client *client)
+{
+    (void)client;
+    return 0;
+}
+
+void rpc_client_stats(const struct rpc_client *client, struct rpc_client_stats *stats)
+{
+    (void)client;
+    *stats = (struct rpc_client_stats){0};
 }
 
 bool rpc_client_ready(const struct rpc_client *client)
