@@ -161,9 +161,11 @@ static struct order_store_unit *unit_of(struct work_unit *work)
     "     gone AS (DELETE FROM orders WHERE id = $1::int RETURNING id)"                                              \
     " SELECT id FROM gone"
 
+/* A claim that ends later than any can was made before the database's clock stepped back; it would last as long as the step. */
 #define CLAIM_EVENTS_SQL                                                                                             \
     "WITH due AS MATERIALIZED ("                                                                                     \
-    "  SELECT id, octet_length(payload) AS size FROM order_outbox WHERE claimed_until <= now()"                      \
+    "  SELECT id, octet_length(payload) AS size FROM order_outbox"                                                   \
+    "   WHERE claimed_until <= now() OR claimed_until > now() + 2 * $3::int * interval '1 millisecond'"              \
     "   ORDER BY id LIMIT $1::int FOR UPDATE SKIP LOCKED"                                                            \
     "), fit AS ("                                                                                                    \
     "  SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM due) AS summed"                 \

@@ -430,6 +430,23 @@ static void test_claims(void **state)
     stage_close(&other);
 }
 
+/* The database's clock was set back by an hour since the event was claimed, and whoever claimed it is gone. */
+static void test_a_claim_of_the_future(void **state)
+{
+    struct act *act;
+
+    free(postgres_sql(postgres, "INSERT INTO order_outbox (event_type, payload, claimed_until)"
+                                " VALUES ('order_created', '{}', now() + interval '1 hour')"));
+    act = act_claim(stage_of(state));
+    assert_int_equal(act_wait(act), ORDER_STORE_OK);
+    assert_int_equal(act->count, 1);
+    act_free(act);
+    act = act_claim(stage_of(state)); /* it has a claim of this time now */
+    assert_int_equal(act_wait(act), ORDER_STORE_OK);
+    assert_int_equal(act->count, 0);
+    act_free(act);
+}
+
 static void test_large_events_come_few_at_a_time(void **state)
 {
     struct act *act;
@@ -850,6 +867,7 @@ int main(void)
         case_of(test_delete),
         case_of(test_list),
         case_of(test_claims),
+        case_of(test_a_claim_of_the_future),
         case_of(test_large_events_come_few_at_a_time),
         case_of(test_backends_are_terminated_under_load),
         case_of(test_the_server_is_killed_under_load),
