@@ -19,8 +19,12 @@ struct database {
     bool down_told; /* the log has been told of this outage */
 };
 
-/* The server gives up a little before whoever waits for it does; waiting for a lock takes a part of that time only. */
-#define LOCK_TIMEOUT_SHARE 4
+/*
+ * The server gives up a little before whoever waits for it does; waiting for a lock takes a part of that time only.  A third
+ * of the default's four seconds is longer than PostgreSQL's deadlock_timeout: the detector ends a deadlock for one side, and
+ * the other goes on.
+ */
+#define LOCK_TIMEOUT_SHARE 3
 #define IDLE_TIMEOUT_SHARE 2
 
 /*
