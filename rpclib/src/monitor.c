@@ -1,18 +1,26 @@
 #include "monitor.h"
 
 #include <event2/buffer.h>
+#include <event2/event.h>
 #include <event2/http.h>
+#include <event2/listener.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
 #define REQUEST_TIMEOUT_S 5
 #define HEADERS_SIZE_MAX  4096
 #define BODY_SIZE_MAX     0
+#define ACCEPT_PAUSE_MS   200 /* after a client could not be taken, mostly for want of a descriptor */
 
 struct monitor {
     struct evhttp *http;
+    struct evconnlistener *listener; /* lent by `http` */
+    struct event *pause;             /* its end */
     struct monitor_options options;
 };
+
+/* The one that listens; what runs when a client cannot be taken is handed libevent's own data. */
+static struct monitor *listening;
 
 struct rpc_metrics {
     struct evbuffer *text;
@@ -88,6 +96,36 @@ static void on_other(struct evhttp_request *request, void *arg)
     answer_text(request, HTTP_NOTFOUND, "Not Found", "there are /healthz, /readyz and /metrics");
 }
 
+/* The client stays where he is, and without a pause the loop would look after him without end. */
+static void on_accept_error(struct evconnlistener *listener, void *arg)
+{
+    (void)arg;
+    evconnlistener_disable(listener);
+    evtimer_add(listening->pause, &(struct timeval){.tv_usec = ACCEPT_PAUSE_MS * 1000});
+}
+
+static void on_pause_end(evutil_socket_t fd, short what, void *arg)
+{
+    struct monitor *monitor = arg;
+
+    (void)fd;
+    (void)what;
+    evconnlistener_enable(monitor->listener);
+}
+
+static bool monitor_listen(struct monitor *monitor)
+{
+    struct evhttp_bound_socket *bound =
+        evhttp_bind_socket_with_handle(monitor->http, monitor->options.address, monitor->options.port);
+
+    if (bound == NULL)
+        return false;
+    monitor->listener = evhttp_bound_socket_get_listener(bound);
+    listening = monitor;
+    evconnlistener_set_error_cb(monitor->listener, on_accept_error);
+    return true;
+}
+
 struct monitor *monitor_new(const struct monitor_options *options)
 {
     struct monitor *monitor = calloc(1, sizeof(*monitor));
@@ -96,7 +134,8 @@ struct monitor *monitor_new(const struct monitor_options *options)
         return NULL;
     monitor->options = *options;
     monitor->http = evhttp_new(options->base);
-    if (monitor->http == NULL || evhttp_bind_socket(monitor->http, options->address, options->port) != 0) {
+    monitor->pause = evtimer_new(options->base, on_pause_end, monitor);
+    if (monitor->http == NULL || monitor->pause == NULL || !monitor_listen(monitor)) {
         monitor_free(monitor);
         return NULL;
     }
@@ -115,6 +154,8 @@ void monitor_free(struct monitor *monitor)
 {
     if (monitor == NULL)
         return;
+    if (monitor->pause != NULL)
+        event_free(monitor->pause);
     if (monitor->http != NULL)
         evhttp_free(monitor->http);
     free(monitor);
