@@ -18,7 +18,7 @@
 struct decision {
     enum guard_verdict verdict;
     struct guard_request request;
-    int status; /* 0: not refused */
+    const struct guard_refusal *refusal; /* NULL: not refused */
 };
 
 struct decisions {
@@ -63,8 +63,7 @@ static struct decision decide(struct rpc_bytes input, enum cutting cutting, uint
     HOLDS((decision.verdict == GUARD_OK) == (guard.refusal == NULL && guard.request.head_size > 0));
     if (decision.verdict == GUARD_OK)
         decision.request = guard.request;
-    if (decision.verdict == GUARD_REFUSED)
-        decision.status = guard.refusal->status;
+    decision.refusal = guard.refusal;
     return decision;
 }
 
@@ -95,7 +94,7 @@ static void are_equal(const struct decisions *one, const struct decisions *other
         const struct guard_request *a = &one->items[i].request, *b = &other->items[i].request;
 
         HOLDS(one->items[i].verdict == other->items[i].verdict);
-        HOLDS(one->items[i].status == other->items[i].status);
+        HOLDS(one->items[i].refusal == other->items[i].refusal);
         HOLDS(a->method == b->method && a->keep_alive == b->keep_alive && a->http_1_0 == b->http_1_0);
         HOLDS(a->expects_continue == b->expects_continue && a->has_key == b->has_key);
         HOLDS(a->head_size == b->head_size && a->body_size == b->body_size);

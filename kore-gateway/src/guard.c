@@ -3,6 +3,7 @@
 #include <strings.h>
 
 #define METHOD_SIZE_MAX  32u /* bytes of a method's name */
+#define LINE_SIZE_MAX    (METHOD_SIZE_MAX + 1 + GUARD_TARGET_SIZE_MAX + sizeof(" HTTP/1.1\r")) /* of a request line */
 #define LENGTH_TOO_LARGE UINT32_MAX
 
 static const struct guard_refusal bad_line_end = {400, "BAD_REQUEST", "A line must end in CR LF."};
@@ -237,11 +238,26 @@ static bool take_end(struct guard *guard)
     return true;
 }
 
+/*
+ * The request line as far as it is there, `size` bytes of it: no request already, or too much.  Asked of a line that has
+ * ended as well, so that the answer does not depend on how the bytes arrived.
+ */
+static bool is_hopeless(struct guard *guard, const char *input, size_t size)
+{
+    if (size > 0 && !token[(unsigned char)input[guard->line]] && input[guard->line] != '\r')
+        refuse(guard, &bad_request_line);
+    else if (size > LINE_SIZE_MAX)
+        refuse(guard, &target_too_long);
+    return guard->refusal != NULL;
+}
+
 /* The line that ends at `line_feed`.  False when it was the last one, or refused. */
 static bool take_line(struct guard *guard, const char *input, uint32_t line_feed)
 {
     struct guard_span line = {guard->line, line_feed - guard->line - 1};
 
+    if (!guard->has_request_line && is_hopeless(guard, input, line_feed - guard->line))
+        return false;
     if (line_feed == guard->line || input[line_feed - 1] != '\r')
         return refuse(guard, &bad_line_end);
     guard->line = guard->searched = line_feed + 1;
@@ -262,14 +278,9 @@ static bool take_line(struct guard *guard, const char *input, uint32_t line_feed
 /* The line has not ended yet, and all there is of it is too much or no request already. */
 static void check_rest(struct guard *guard, struct rpc_bytes input)
 {
-    size_t rest = input.size - guard->line;
-
-    if (!guard->has_request_line && rest > 0 && !token[(unsigned char)input.data[guard->line]] &&
-        input.data[guard->line] != '\r')
-        refuse(guard, &bad_request_line);
-    else if (!guard->has_request_line && rest > METHOD_SIZE_MAX + 1 + GUARD_TARGET_SIZE_MAX + sizeof(" HTTP/1.1\r"))
-        refuse(guard, &target_too_long);
-    else if (input.size > GUARD_HEAD_SIZE_MAX)
+    if (!guard->has_request_line && is_hopeless(guard, input.data, input.size - guard->line))
+        return;
+    if (input.size > GUARD_HEAD_SIZE_MAX)
         refuse(guard, &head_too_large);
 }
 

@@ -348,6 +348,25 @@ static void test_endless_lines(void **state)
     expect(&guard, feed(&guard, line, sizeof(line), 1), GUARD_REFUSED, 431, 0, "a header without end", __LINE__);
 }
 
+/* A request line that is too long and wrong as well gets the same answer, whether it comes whole or in parts. */
+static void test_long_lines(void **state)
+{
+    static const struct {
+        const char *before, *behind;
+    } lines[] = {
+        {"", " / HTTP/1.1\r\n"}, {"GET ", " HTTP/1.1\r\n"}, {"GET /", "\x01 HTTP/1.1\r\n"}, {"GET /", " HTTP/1.1\n"}};
+    char line[GUARD_HEAD_SIZE_MAX];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        size_t size = (size_t)snprintf(line, sizeof(line), "%s%0*d%s", lines[i].before, 9000, 0, lines[i].behind);
+        struct guard guard = {0};
+
+        expect(&guard, look(&guard, line, size), GUARD_REFUSED, 414, 0, "whole", __LINE__);
+        expect(&guard, feed(&guard, line, size, 1), GUARD_REFUSED, 414, 0, "byte by byte", __LINE__);
+    }
+}
+
 /* A verdict once given stays. */
 static void test_verdicts_stay(void **state)
 {
@@ -422,6 +441,7 @@ int main(void)
         cmocka_unit_test(test_framing),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_endless_lines),
+        cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_verdicts_stay),
         cmocka_unit_test(test_noise),
     };
