@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support import backing
-from support.backing import Servers, host_and_port, uri_through
+from support.backing import Servers, host_and_port, uri_through, with_login_of
 from support.clock import wait_until
 from support.program import PATHS
 from support.shop import Shop
@@ -175,6 +175,8 @@ class System:
         if name == "orders":
             settings["POSTGRES_URI"] = self._link(label, "postgres", room.postgres_uri)
         settings["PORT" if name == "gateway" else "METRICS_PORT"] = str(free_port())
+        for variable, uri in self.servers.service_uris[name].items():  # as its own user, who may only what it needs
+            settings[variable] = with_login_of(settings[variable], uri)
         if label in BY_CLOCK and "faketime" not in self.lacks:
             settings.update(
                 LD_PRELOAD=str(self._faketime),
