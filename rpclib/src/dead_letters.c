@@ -5,7 +5,7 @@
 #include <time.h>
 
 #include "amqp/frame.h"
-#include "incoming.h"
+#include "connection.h"
 #include "rpclib/log.h"
 #include "wire.h"
 
@@ -232,21 +232,17 @@ unsigned dead_letters_retry(struct dead_letters *letters, const struct letter *l
 static void dead_letters_declare(struct mq_channel *channel, void *arg)
 {
     const struct dead_letters *letters = arg;
-    const struct rpc_service *service = letters->service;
     char queue[WIRE_NAME_SIZE];
+    const char *retried;
 
     mq_queue_declare(channel, &(struct mq_queue){.name = letters->queue, .durable = true});
-    for (size_t i = 0; i < service->options.event_handlers_count; i++) {
-        const struct subscription *subscription = &service->subscriptions[i];
-
-        if (subscription->handler->attempts_max < 2)
-            continue;
+    for (size_t i = 0; (retried = letters->retried(i, letters->arg)) != NULL; i++) {
         for (size_t delay = 0; delay < RETRY_DELAYS_COUNT; delay++) {
-            if (retry_queue(queue, subscription->consumer.queue, delays_ms[delay]))
+            if (retry_queue(queue, retried, delays_ms[delay]))
                 mq_queue_declare(channel, &(struct mq_queue){.name = queue,
                                                              .durable = true,
                                                              .message_ttl_ms = (int32_t)delays_ms[delay],
-                                                             .dead_letter_queue = subscription->consumer.queue});
+                                                             .dead_letter_queue = retried});
         }
     }
 }
@@ -255,20 +251,27 @@ static void dead_letters_on_up(void *arg)
 {
     struct dead_letters *letters = arg;
 
-    service_on_change(letters->service);
+    letters->on_up(letters->arg);
 }
 
-bool dead_letters_init(struct dead_letters *letters, struct rpc_service *service, struct rpc_connection *connection,
-                       uint32_t unconfirmed_max)
+bool dead_letters_ready(const struct dead_letters *letters)
 {
-    int size = snprintf(letters->queue, sizeof(letters->queue), "%s.dead-letters", service->name);
+    return session_status(&letters->confirms.session) == RPC_OK;
+}
 
-    letters->service = service;
-    letters->unpark = rpc_loop_timer_new(service->loop, letters_unpark, letters);
+bool dead_letters_init(struct dead_letters *letters, struct rpc_connection *connection,
+                       const struct dead_letters_options *options)
+{
+    int size = snprintf(letters->queue, sizeof(letters->queue), "%s.dead-letters", options->service);
+
+    letters->retried = options->retried;
+    letters->on_up = options->on_up;
+    letters->arg = options->arg;
+    letters->unpark = rpc_loop_timer_new(connection_loop(connection), letters_unpark, letters);
     return letters->unpark != NULL && size > 0 && (size_t)size < sizeof(letters->queue) &&
            confirms_init(&letters->confirms, connection,
                          &(struct confirms_options){.what = "dead letters",
-                                                    .unconfirmed_max = unconfirmed_max,
+                                                    .unconfirmed_max = options->unconfirmed_max,
                                                     .timeout_ms = CONFIRM_TIMEOUT_MS,
                                                     .declare = dead_letters_declare,
                                                     .on_up = dead_letters_on_up,

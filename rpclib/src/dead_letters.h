@@ -42,9 +42,20 @@
 
 struct burial;
 
+struct dead_letters_options {
+    const char *service; /* its name */
+    uint32_t unconfirmed_max;
+    /* The index-th event queue whose messages are tried again, asked at each declaration; NULL: there are no more. */
+    const char *(*retried)(size_t index, void *arg);
+    rpc_loop_fn *on_up; /* letters may be put aside (again) */
+    void *arg;
+};
+
 struct dead_letters {
     struct confirms confirms;
-    struct rpc_service *service;
+    const char *(*retried)(size_t index, void *arg);
+    rpc_loop_fn *on_up;
+    void *arg;
     char queue[256];
     struct burial *parked; /* failed, and handed back to the broker after DEAD_LETTERS_PARK_MS */
     struct rpc_loop_timer *unpark;
@@ -60,8 +71,9 @@ struct letter {
 };
 
 /* False when out of memory or the service's name is too long. */
-bool dead_letters_init(struct dead_letters *letters, struct rpc_service *service, struct rpc_connection *connection,
-                       uint32_t unconfirmed_max);
+bool dead_letters_init(struct dead_letters *letters, struct rpc_connection *connection,
+                       const struct dead_letters_options *options);
+bool dead_letters_ready(const struct dead_letters *letters);
 void dead_letters_clear(struct dead_letters *letters);
 
 /* Put the message aside, then reject `taken`; hand that back to the broker if it cannot be done. */

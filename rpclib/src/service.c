@@ -29,7 +29,7 @@ static bool consumer_up(const struct consumer *consumer)
 bool rpc_service_ready(const struct rpc_service *service)
 {
     return service_all(service, consumer_up) &&
-           (!service->options.keep_dead_letters || session_status(&service->dead_letters.confirms.session) == RPC_OK);
+           (!service->options.keep_dead_letters || dead_letters_ready(&service->dead_letters));
 }
 
 void service_on_change(void *arg)
@@ -167,6 +167,18 @@ static uint32_t letters_max(const struct rpc_service_options *options)
     return options->prefetch * (uint32_t)(options->event_handlers_count + 1);
 }
 
+/* For the dead letters: the queues whose events have more than one attempt. */
+static const char *service_retried_queue(size_t index, void *arg)
+{
+    const struct rpc_service *service = arg;
+
+    for (size_t i = 0; i < service->options.event_handlers_count; i++) {
+        if (service->subscriptions[i].handler->attempts_max > 1 && index-- == 0)
+            return service->subscriptions[i].consumer.queue;
+    }
+    return NULL;
+}
+
 static bool service_start(struct rpc_service *service, struct rpc_connection *connection)
 {
     const struct rpc_service_options *options = &service->options;
@@ -182,7 +194,12 @@ static bool service_start(struct rpc_service *service, struct rpc_connection *co
             return false;
     }
     return !options->keep_dead_letters ||
-           dead_letters_init(&service->dead_letters, service, connection, letters_max(options));
+           dead_letters_init(&service->dead_letters, connection,
+                             &(struct dead_letters_options){.service = service->name,
+                                                            .unconfirmed_max = letters_max(options),
+                                                            .retried = service_retried_queue,
+                                                            .on_up = service_on_change,
+                                                            .arg = service});
 }
 
 struct rpc_service *rpc_service_new(struct rpc_connection *connection, const struct rpc_service_options *options)
