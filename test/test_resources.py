@@ -30,7 +30,7 @@ LIMIT_S = RPC_TIMEOUT_SHORT_MS / 1000 + SLACK_S
 def shop(make_shop):
     shop = make_shop(links=True, rpc_timeout_ms=RPC_TIMEOUT_SHORT_MS)
     shop.add("products", METRICS_PORT=str(free_port()))
-    # A quarter of it is for locks: longer than PostgreSQL's deadlock_timeout (1 s), which is to find the deadlock first.
+    # A third of it is for locks: longer than PostgreSQL's deadlock_timeout (1 s), which is to find the deadlock first.
     shop.add("orders", METRICS_PORT=str(free_port()), STORE_TIMEOUT_MS="12000")
     shop.add("gateway")
     for program in shop.programs:
