@@ -8,7 +8,7 @@
 BUILD_DIR names the build folder (build).  Servers and programs run on ports of their own, with their data in a folder
 that is removed.  README.md beside this file says what is measured how.
 Exit codes: 0 all was measured, whatever the figures; 1 a run was worthless (an error, a wrong answer, a broken
-invariant) or something did not start; 2 wrong usage; 3 packages are missing; with --strict also 1 when a target is missed.
+invariant: it does not count), or it was broken off (what was measured until then is shown); 2 wrong usage; 3 packages are missing; with --strict also 1 when a target is missed.
 """
 import argparse
 import importlib.util
@@ -48,6 +48,7 @@ def require_packages():
 require_packages()
 
 from measure import machine  # noqa: E402
+from measure.load import WrongAnswer  # noqa: E402
 from measure.report import Report  # noqa: E402
 from measure.runs import Bench, Worthless, flat_room, flat_shops  # noqa: E402
 from measure.servers import CHECKOUT, FREE_PORT, NAMEKO_PYTHON, Servers, Shop  # noqa: E402
@@ -73,6 +74,8 @@ SIZES_QUICK = (1000, 10_000)
 WATCHED = {"LOG_LEVEL": "info", "METRICS_PORT": FREE_PORT}
 UNWATCHED = {"LOG_LEVEL": "error", "METRICS_PORT": ""}
 AT_MOST_S, AT_MOST_QUICK_S = 3 * 3600, 600  # then it is given up
+# What ends it early; what was measured until then is shown all the same.
+GIVEN_UP = (Worthless, WrongAnswer, RuntimeError, OSError, TimeoutError, subprocess.TimeoutExpired)
 NAMEKO_SETTINGS = {"MAX_WORKERS": "100", "PREFETCH": "100", "POSTGRES_CONNECTIONS": "20"}
 
 
@@ -168,7 +171,7 @@ def measure_base(options, bench, shop, rooms, shop_in):
         peer.stop()
 
 
-def measure(options, bench, servers):
+def measure(options, bench, servers, report):
     find_peer(options)
     names = rooms_needed(options)
     rooms = dict(zip(names, servers.make_rooms(names, quorum=("quorum",))))
@@ -177,8 +180,8 @@ def measure(options, bench, servers):
     def shop_in(room, settings=None):
         return Shop(room, bench.build_dir, "airship", {**WATCHED, **(settings or {})}, options.python)
 
-    described = machine.describe(bench.build_dir)
-    report = Report(bench.measured, list(options.connections), described, machine.durability(rooms["shop"]), bench.checked)
+    report.machine = machine.describe(bench.build_dir)
+    report.durability = machine.durability(rooms["shop"])
     shop = bench.shop(shop_in(rooms["shop"]))
     if any(part in options.parts for part in BASE):
         measure_base(options, bench, shop, rooms, shop_in)
@@ -200,7 +203,6 @@ def measure(options, bench, servers):
     if "flatness" in options.parts:
         report.sizes = list(options.sizes)
         bench.flatness(lambda name: shop_in(rooms[name]), options.sizes, *usual)
-    return report
 
 
 def leave(number, frame):
@@ -209,6 +211,23 @@ def leave(number, frame):
 
 def give_up(number, frame):
     raise TimeoutError("it takes far longer than it should; something hangs")
+
+
+def show(report, options, took_s, broken_off):
+    """Writes and prints what was measured; returns the exit code."""
+    more = {"broken_off": broken_off} if broken_off else {}
+    name = f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M}-{report.machine['commit']}{'-broken-off' if more else ''}.json"
+    written = report.write(options.results / name, options=" ".join(sys.argv[1:]), seconds=took_s, **more)
+    print(f"\n{report.table()}\n")
+    for path in written:
+        print(path)
+    worthless = report.measured.worthless
+    for text in worthless:
+        print(f"THIS RUN WAS WORTHLESS: {text}")
+    missed = [line.what for line in report.lines() if line.met is False]
+    right = f"{len(worthless)} runs were worthless" if worthless else "every answer right, every invariant held"
+    print(f"measured in {took_s} s; {right}; targets missed: {len(missed)}")
+    return 1 if worthless or (missed and options.strict) else 0
 
 
 def main():
@@ -222,28 +241,22 @@ def main():
     servers = Servers(directory / "servers")
     bench = Bench(servers, build_dir, directory, options.seconds, options.quick, options.generator)
     began = time.monotonic()
-    code = 1
+    code, report, broken_off = 1, None, None
     try:
-        say("starting RabbitMQ, Redis and PostgreSQL")
-        servers.start()
-        report = measure(options, bench, servers)
-        name = f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M}-{report.machine['commit']}.json"
-        took_s = round(time.monotonic() - began)
-        written = report.write(options.results / name, options=" ".join(sys.argv[1:]), seconds=took_s)
-        print()
-        print(report.table())
-        print()
-        for path in written:
-            print(path)
-        missed = [line.what for line in report.lines() if line.met is False]
-        print(f"measured in {took_s} s; every answer right, every invariant held; targets missed: {len(missed)}")
-        code = 1 if missed and options.strict else 0
-    except Worthless as worthless:
-        print(f"\nbench: THIS RUN IS WORTHLESS: {worthless}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nbench: stopped", file=sys.stderr)
-    except (RuntimeError, FileNotFoundError, TimeoutError) as error:
-        print(f"\nbench: {error}", file=sys.stderr)
+        try:
+            say("starting RabbitMQ, Redis and PostgreSQL")
+            servers.start()
+            report = Report(bench.measured, list(options.connections), bench.checked)
+            measure(options, bench, servers, report)
+        except GIVEN_UP as error:
+            broken_off = str(error)
+        except KeyboardInterrupt:
+            broken_off = "stopped"
+        if bench.measured.counted:
+            code = show(report, options, round(time.monotonic() - began), broken_off)
+        if broken_off:
+            print(f"\nbench: {broken_off}", file=sys.stderr)
+            code = 1
     finally:
         signal.alarm(0)
         bench.stop()

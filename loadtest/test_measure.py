@@ -107,7 +107,11 @@ def test_another_status_is_a_wrong_answer(bench, workload, generate):
 def test_one_damaged_product_in_a_thousand_is_found(bench, workload, generate):
     with workload.shop.room.redis() as connection:
         connection.hset("products:bench-000000000500", "title", "another one")
-    assert generate(workload, "get_product", 16, 2)["wrong"] > 0
+    wrong = answered = 0
+    while wrong == 0 and answered < 20 * PRODUCTS:  # enough of them to meet that one, however slow the machine is
+        result = generate(workload, "get_product", 16, 1)
+        wrong, answered = wrong + result["wrong"], answered + result["answered"]
+    assert wrong > 0
 
 
 def test_a_missing_order_is_a_wrong_answer(bench, workload, generate):
@@ -164,7 +168,7 @@ def test_one_piece_of_stock_too_few_is_found(bench, workload):
 
 def test_an_event_that_does_not_leave_is_found(bench, workload):
     workload.shop.room.query(
-        "INSERT INTO order_outbox (event_type, payload, claimed_until) VALUES ('order_created', '{}', now() + interval '1 day')"
+        "INSERT INTO order_outbox (event_type, payload) VALUES ('nobody_listens', '{}')"
     )
     try:
         with pytest.raises(invariants.Broken, match="INV-4"):
@@ -194,6 +198,27 @@ def test_a_stall_is_charged_for_all_who_came_meanwhile(bench, workload):
     assert result["max_us"] >= STALL_S * 1e6 * 0.8
     assert result["p90_us"] >= STALL_S * 1e6 * 0.2, "four connections waited; the others who came are charged for, too"
     assert result["backlog_max"] >= RATE * STALL_S * 0.5
+
+
+# ---- runs that do not count ------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_went_wrong_does_not_count_and_the_next_one_does(bench, workload):
+    numbers, request, status, answer = workload.templates["get_product"]
+    workload.templates["get_product"] = (numbers, request, 201, answer)
+    bench.closed(workload, "get_product", 4, "tried", 1)
+    assert ("tried", 4) not in bench.measured and len(bench.measured.worthless) == 1
+    workload.templates["get_product"] = (numbers, request, status, answer)
+    bench.closed(workload, "get_product", 4, "tried", 1)
+    assert len(bench.measured.values("tried", 4, "rate")) == 1 and len(bench.measured.worthless) == 1
+
+
+def test_a_worthless_run_keeps_its_place_and_is_a_target_missed():
+    report = a_report()
+    report.measured.results["get_product", 64][0] = {"worthless": "3 wrong"}
+    report.measured.results["get_product", 64][1]["rate"] = 3200
+    assert report.measured.ratio("get_product", 64, "ceiling", 64) == pytest.approx((3200 / 4000 + 1100 / 4400) / 2)
+    assert [line.met for line in report.lines() if line.what.startswith("runs with")] == [False]
 
 
 # ---- ceilings --------------------------------------------------------------------------------------------------------
@@ -265,7 +290,9 @@ def a_report():
         measured.add("ceiling nameko", 64, {"rate": 2 * rate, "p50_us": 200})
         measured.add("get_product", 64, {"rate": rate, "p50_us": 300, "p99_us": 900, "cpu_us": cpu_us})
     described = {"processor": "one", "processors": 2, "memory_mib": 2048, "kernel": "6", "commit": "c", "versions": {}, "build": {}}
-    return Report(measured, [64], described, {"postgres fsync": "on"}, {"runs": 3, "answers": 3000, "orders": 0})
+    report = Report(measured, [64], {"runs": 3, "answers": 3000, "orders": 0})
+    report.machine, report.durability = described, {"postgres fsync": "on"}
+    return report
 
 
 def test_a_result_can_be_read_again(tmp_path):

@@ -7,6 +7,7 @@ STOCK = 1_000_000_000_000  # nobody orders that much
 PRICE = "100000.99"
 CAPACITY, SPEED = 101, 5
 PIPE_CHUNK = 2000
+PLACEHOLDER = 777777777777  # as many digits as a product's number has
 PRODUCTS_WITH_STOCK_CHECKED = 20_000
 
 
@@ -42,12 +43,13 @@ def fill_products(room, count):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+    # One command as a pattern: a million of them word by word take longer than Redis does.
+    fields = [word for pair in product(PLACEHOLDER).items() for word in pair]
+    pattern = _resp("HSET", f"products:{product_id(PLACEHOLDER)}", *fields).replace(b"%d" % PLACEHOLDER, b"%012d")
+    numbers_each = pattern.count(b"%012d")
     for first in range(1, count + 1, PIPE_CHUNK):
-        chunk = []
-        for number in range(first, min(first + PIPE_CHUNK, count + 1)):
-            fields = [word for pair in product(number).items() for word in pair]
-            chunk.append(_resp("HSET", f"products:{product_id(number)}", *fields))
-        pipe.stdin.write(b"".join(chunk))
+        chunk = range(first, min(first + PIPE_CHUNK, count + 1))
+        pipe.stdin.write(b"".join(pattern % ((number,) * numbers_each) for number in chunk))
     output = pipe.communicate()[0].decode()
     with room.redis() as connection:
         found = connection.dbsize()

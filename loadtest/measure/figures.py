@@ -23,7 +23,17 @@ class Measurements:
         self.results.setdefault((what, connections), []).append(result)
 
     def __contains__(self, key):
-        return key in self.results
+        return any("worthless" not in result for result in self.results.get(key, []))
+
+    @property
+    def counted(self):
+        """(what, connections) of all that has a run that counts."""
+        return [key for key in self.results if key in self]
+
+    @property
+    def worthless(self):
+        """What was wrong with each run that does not count; it keeps its place among the repetitions."""
+        return [result["worthless"] for results in self.results.values() for result in results if "worthless" in result]
 
     def values(self, what, connections, name):
         return [result[name] for result in self.results.get((what, connections), []) if result.get(name) is not None]
@@ -38,8 +48,8 @@ class Measurements:
 
     def ratio(self, what, connections, ceiling, ceiling_connections, name="rate"):
         """The median of the repetitions' own ratios: what the machine did meanwhile falls out."""
-        pairs = zip(self.values(what, connections, name), self.values(ceiling, ceiling_connections, name))
-        ratios = [value / base for value, base in pairs if base]
+        pairs = zip(self.results.get((what, connections), []), self.results.get((ceiling, ceiling_connections), []))
+        ratios = [one[name] / base[name] for one, base in pairs if one.get(name) is not None and base.get(name)]
         return median(ratios) if ratios else None
 
     @classmethod

@@ -22,12 +22,12 @@ HEADINGS = ["figure", "measured", "ceiling", "share", "of the wire's", "target",
 
 
 class Report:
-    def __init__(self, measured, connections, machine, durability, checked=None):
+    def __init__(self, measured, connections, checked):
         self.measured = measured
         self.connections = connections
-        self.machine = machine
-        self.durability = durability
-        self.checked = checked or {}
+        self.checked = checked
+        self.machine = {}
+        self.durability = {}
         self.sizes = []
         self.counts = []
 
@@ -35,7 +35,8 @@ class Report:
     def from_json(cls, result):
         """A result that write() made."""
         measured = Measurements.from_json(result["measurements"])
-        report = cls(measured, result["asked"]["connections"], result["machine"], result["durability"], result["checked"])
+        report = cls(measured, result["asked"]["connections"], result["checked"])
+        report.machine, report.durability = result["machine"], result["durability"]
         report.sizes, report.counts = result["asked"]["sizes"], result["asked"]["counts"]
         return report
 
@@ -47,10 +48,11 @@ class Report:
         return lines + self._peer_lines() + self._checked_lines()
 
     def _checked_lines(self):
-        if not self.checked.get("runs"):
+        if not self.checked["runs"] and not self.measured.worthless:
             return []
-        text = "0 of {answers:,} answers, {orders:,} orders, {runs} runs".format(**self.checked)
-        return [Line("wrong answers, errors, broken invariants", text, target="0", met=True)]
+        bad = len(self.measured.worthless)
+        text = "{answers:,} answers and {orders:,} orders held in {runs} runs".format(**self.checked)
+        return [Line("runs with a wrong answer, an error or a broken invariant", f"{bad}; {text}", target="0", met=bad == 0)]
 
     def _rate_lines(self):
         lines = []
@@ -79,7 +81,7 @@ class Report:
         p99 = self.measured.median("post_order", 64, "p99_us")
         if p99 is not None:
             lines.append(most_line(f"{TITLES['post_order']}, c=64, p99", p99 / 1000, POST_ORDER_P99_MS, "ms"))
-        for what, connections in sorted(self.measured.results):
+        for what, connections in sorted(self.measured.counted):
             if " of its peak" in what:
                 lines.append(self._open_loop_line(what, connections))
         return lines
@@ -112,7 +114,7 @@ class Report:
         }
         lines = []
         for what, title in titles.items():
-            for connections in sorted(c for w, c in self.measured.results if w == what):
+            for connections in sorted(c for w, c in self.measured.counted if w == what):
                 if what in ("ceiling nameko", "rpclib"):
                     lines.append(share_line(self.measured, what, title, None, connections))
                     continue
@@ -181,7 +183,7 @@ class Report:
         return self.measured.median(what, connections), ratio - 1
 
     def _watched_lines(self):
-        keys = [key for key in self.measured.results if key[0] == "get_product watched"]
+        keys = [key for key in self.measured.counted if key[0] == "get_product watched"]
         if not keys:
             return []
         connections = keys[0][1]
@@ -197,12 +199,12 @@ class Report:
         lines = []
         for name in ("get_product", "post_order", "get_order"):
             for number in self.counts:
-                for what, connections in list(self.measured.results):
+                for what, connections in self.measured.counted:
                     if what != f"{name} by {number}":
                         continue
                     ratio = self.measured.ratio(what, connections, f"{name} by {self.counts[0]}", connections)
                     cores = self._cores(what, connections)
-                    cpu_us = self._cpu_us(what, connections, self.measured.results[(what, connections)][0]["cpu_us"])
+                    cpu_us = self._cpu_us(what, connections, self.measured.values(what, connections, "cpu_us")[0])
                     lines.append(
                         Line(
                             f"{TITLES[name]}, {number} of each, c={connections}",
@@ -227,7 +229,7 @@ class Report:
         return lines
 
     def _cores(self, what, connections):
-        runs = self.measured.results[(what, connections)]
+        runs = [run for run in self.measured.results[(what, connections)] if "worthless" not in run]
         return median([sum(run["cpu_us"].values()) * run["rate"] / 1e6 for run in runs])
 
     def _peer_lines(self):
@@ -344,7 +346,7 @@ class Report:
     def _scale_chart(self):
         chart = plots.Chart(f"Rate by processes of each program, {self.machine['processors']} processors",
                             "processes of each", "requests a second", self.counts)
-        connections = next((c for what, c in self.measured.results if " by " in what), None)
+        connections = next((c for what, c in self.measured.counted if " by " in what), None)
         for name in ("get_product", "post_order", "get_order"):
             chart.add(TITLES[name], self._points(lambda n, name=name: (f"{name} by {n}", connections), self.counts))
         return chart

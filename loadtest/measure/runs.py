@@ -15,6 +15,7 @@ OPEN_LOOP_SHARES = (0.5, 0.8)  # of the peak
 OPEN_LOOP_QUICK = ("get_product", "post_order")
 SERVERS = ("rabbitmq", "redis", "postgres")
 BATCH_CLIENTS = 4
+WORTHLESS_MAX = 10  # runs that went wrong; past that, it is not the run
 SCRAPE_INTERVAL_S = 1
 # The broker's ceilings: what is measured -> its program, and the way that its messages take.
 ECHOES = {"ceiling": ("ceiling_echo", ()), "ceiling nameko": ("ceiling_echo", ("nameko",)), "rpclib": ("rpclib_echo", ())}
@@ -37,7 +38,7 @@ def flat_room(axis, size):
 
 
 class Worthless(Exception):
-    """A run with a wrong answer, an error or a broken invariant."""
+    """A run with a wrong answer, an error or a broken invariant: it does not count."""
 
 
 class Bench:
@@ -86,7 +87,20 @@ class Bench:
         return components
 
     def load(self, workload, name, what, run, *arguments):
-        """One run of a load: warmed up, its CPU time taken, its answers and the invariants checked."""
+        """One run of a load.  One that went wrong does not count; the shop is filled anew, and the others go on."""
+        try:
+            self._load(workload, name, what, run, *arguments)
+        except Worthless as worthless:
+            note_end()
+            say(f"THIS RUN IS WORTHLESS: {worthless}")
+            self.measured.add(what, arguments[0], {"worthless": str(worthless)})
+            if len(self.measured.worthless) > WORTHLESS_MAX:
+                raise
+            data.fill(workload.shop.room, workload.ledger.products, workload.ledger.orders)
+            workload.ledger = load.Ledger(workload.ledger.products, workload.ledger.orders)
+
+    def _load(self, workload, name, what, run, *arguments):
+        """Warmed up, its CPU time taken, its answers and the invariants checked."""
         shop = workload.shop
         connections = arguments[0]
         note(f"{what}, {connections} connections")
@@ -109,15 +123,14 @@ class Bench:
         result["cpu_us"]["generator"] = result.pop("generator_cpu_s") * 1e6 / result["answered"]
         result.pop("complaints", None)
         self.measured.add(what, connections, result)
-        return result
 
     def closed(self, workload, name, connections, what=None, seconds=None):
         run = self.generator.closed if self.closed_by == "wrk" else self.generator.closed_exact
-        return self.load(workload, name, what or name, run, connections, seconds or self.seconds)
+        self.load(workload, name, what or name, run, connections, seconds or self.seconds)
 
     def open(self, workload, name, share, peak, seconds=None):
         what = f"{name} at {share:.0%} of its peak"
-        return self.load(
+        self.load(
             workload, name, what, self.generator.constant, OPEN_LOOP_CONNECTIONS, seconds or self.seconds, peak * share
         )
 
@@ -226,9 +239,9 @@ class Bench:
                 continue
             if (name, connections) not in self.measured:
                 self.closed(workload, name, connections)
-            peak = self.measured.values(name, connections, "rate")[-1]
-            for share in OPEN_LOOP_SHARES:
-                self.open(workload, name, share, peak)
+            peaks = self.measured.values(name, connections, "rate")
+            for share in OPEN_LOOP_SHARES if peaks else ():
+                self.open(workload, name, share, peaks[-1])
 
     def starts(self, shop):
         """How long each program takes to be ready, and what it holds when nobody asks it for anything."""
