@@ -6,7 +6,7 @@
 
 struct postgres;
 
-/* Started, with the tables made; anything that fails ends the program with a message. */
+/* Started, with the tables made as the migrations make them; anything that fails ends the program with a message. */
 struct postgres *postgres_new(bool durable);
 void postgres_free(struct postgres *postgres);
 
