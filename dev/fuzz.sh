@@ -11,7 +11,7 @@ readonly CHECKOUT
 
 readonly BUILD=$CHECKOUT/build-fuzz
 readonly SECONDS_EACH=${FUZZ_SECONDS:-60}
-readonly INPUT_SIZE_MAX=4096 # bytes of an input that is made up
+readonly INPUT_SIZE_MAX=20000 # bytes of an input that is made up: more than the largest head of a request
 readonly INPUT_TIME_MAX_S=10 # one that takes longer is a find
 readonly MEMORY_MAX_MB=2048
 

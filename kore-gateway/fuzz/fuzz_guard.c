@@ -28,13 +28,13 @@ struct decisions {
 
 enum cutting { WHOLE, AT_RANDOM, BYTE_BY_BYTE };
 
-static size_t next_size(enum cutting cutting, uint32_t *seed)
+static size_t next_size(enum cutting cutting, uint32_t *seed, size_t stream_size)
 {
     switch (cutting) {
     case WHOLE:
         break;
     case AT_RANDOM:
-        return 1 + fuzz_random(seed, fuzz_random(seed, 4) == 0 ? CHUNK_SIZE_MAX : 20);
+        return 1 + fuzz_random(seed, fuzz_random(seed, 4) == 0 ? CHUNK_SIZE_MAX : 20 + (uint32_t)(stream_size / 50));
     case BYTE_BY_BYTE:
         return 1;
     }
@@ -51,7 +51,7 @@ static struct decision decide(struct rpc_bytes input, enum cutting cutting, uint
     while (decision.verdict == GUARD_MORE && size < input.size) {
         char *moved;
 
-        size += next_size(cutting, seed);
+        size += next_size(cutting, seed, input.size);
         if (size > input.size)
             size = input.size;
         moved = fuzz_exact((struct rpc_bytes){input.data, size});

@@ -104,7 +104,8 @@ static char *uri_masked(const char *uri)
         } else if (strncasecmp(at, "password", strlen("password")) == 0 && password_value(at, &start, &end)) {
             memcpy(out, at, (size_t)(start - at));
             out = stpcpy(out + (start - at), MASK);
-            at = end;
+            /* A user that is called so: the password behind the colon begins within what was masked. */
+            at = colon != NULL && colon >= start && colon < end && end < at_sign ? at_sign : end;
         } else {
             *out++ = *at++;
         }

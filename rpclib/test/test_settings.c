@@ -384,6 +384,8 @@ static void test_masks(void **state)
     masked_is("host=h PassWord = '" SECRET " \\' " SECRET "' port=1", "host=h PassWord = *** port=1");
     masked_is("host=h password='" SECRET, "host=h password=***");
     masked_is("password=", "password=***");
+    masked_is("amqp://password=:&" SECRET "@host/v", "amqp://password=***@host/v");
+    masked_is("amqp://password='a:b'" SECRET "@host/v", "amqp://password=***@host/v");
     masked_is("host=password passwords=3", "host=password passwords=3");
 }
 
