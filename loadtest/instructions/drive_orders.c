@@ -1,5 +1,5 @@
 /* What orders does with an order apart from its database: read what a client asks for, print what it is told. */
-#include <jansson.h>
+#include <rpclib/json.h>
 
 #include "drive.h"
 #include "messages.h"
@@ -11,7 +11,8 @@ static struct text text;
 
 static void read_order(void *arg)
 {
-    json_t *details = json_loads(arg, 0, NULL), *errors = NULL;
+    char reason[RPC_JSON_REASON_SIZE];
+    json_t *details = rpc_json_load(rpc_bytes_of(arg), reason), *errors = NULL;
     struct order order;
 
     drive_require(order_read_new(&order, details, &errors) == ORDER_OK, "an order");
