@@ -201,8 +201,8 @@ check_before_deploy() { # FOLDER
     fail "$EXIT_FAILED" "$(sed '/^CONTEXT:/,$d; s/^HINT:  //' <<<"$message" | tr '\n' ' ')"
 }
 
-# What the service's role may, by the system's grants.sql, which sets it right and then checks it; or checks it only.
-grant_to_service() { # FOLDER deploy|verify
+# What the service's role may, by the system's grants.sql, which says what it does for each word.
+grant_to_service() { # FOLDER check|deploy|verify
     local message
     [[ -n ${SERVICE_ROLE:-} ]] || return 0
     [[ -e $1/grants.sql ]] || fail "$EXIT_USAGE" "SERVICE_ROLE is set, but ${1##*/} has no grants.sql"
@@ -245,6 +245,7 @@ main() {
     deploy)
         ensure_database
         check_before_deploy "$folder"
+        grant_to_service "$folder" check
         ;;
     revert) set -- -y "$@" ;;
     verify | status) ;;

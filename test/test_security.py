@@ -378,6 +378,10 @@ def test_a_role_that_is_none_for_a_service_is_refused(servers, database):
         ):
             refused = deploy(uri, role)
             assert refused.returncode == 1 and said in refused.stdout, refused.stdout
+            if role not in made:  # told before anything was done
+                with servers.database(uri) as owner:
+                    owner.execute("SELECT to_regclass('orders')")
+                    assert owner.fetchone() == (None,)
         with servers.database(uri) as owner:
             owner.execute(f"GRANT CREATE ON SCHEMA public TO {made[2]}")
         refused = deploy(uri, made[2])

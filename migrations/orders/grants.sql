@@ -1,5 +1,5 @@
 -- What the role that the orders service connects as may do: psql's variable `role`; `action` is deploy (set it right, then
--- check it) or verify (check it).  Run by deploy.sh behind the migrations, at each deployment: a table that a migration adds
+-- check it), verify (check it) or check (only that there is such a role, before anything is migrated).  Run by deploy.sh behind the migrations, at each deployment: a table that a migration adds
 -- and the service uses is named here.
 \set QUIET on
 SELECT set_config('airship.role', :'role', false), set_config('airship.action', :'action', false) \g /dev/null
@@ -28,6 +28,9 @@ BEGIN
     END IF;
     IF service = current_user THEN
         RAISE EXCEPTION 'SERVICE_ROLE: "%" is the role that deploys; the service needs another one', service;
+    END IF;
+    IF current_setting('airship.action') = 'check' THEN
+        RETURN;
     END IF;
 
     IF current_setting('airship.action') = 'deploy' THEN
