@@ -1,4 +1,5 @@
 """The runs of a benchmark, one after the other, each checked before it counts."""
+import subprocess
 import threading
 import urllib.request
 
@@ -91,11 +92,7 @@ class Bench:
         try:
             self._load(workload, name, what, run, *arguments)
         except Worthless as worthless:
-            note_end()
-            say(f"THIS RUN IS WORTHLESS: {worthless}")
-            self.measured.add(what, arguments[0], {"worthless": str(worthless)})
-            if len(self.measured.worthless) > WORTHLESS_MAX:
-                raise
+            self._worthless(what, arguments[0], str(worthless))
             data.fill(workload.shop.room, workload.ledger.products, workload.ledger.orders)
             workload.ledger = load.Ledger(workload.ledger.products, workload.ledger.orders)
 
@@ -168,7 +165,17 @@ class Bench:
 
     def ceiling(self, what, connections, measure):
         note(f"{what}, {connections}")
-        self.measured.add(what, connections, measure())
+        try:
+            self.measured.add(what, connections, measure())
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            self._worthless(what, connections, " ".join(str(error).split()))
+
+    def _worthless(self, what, connections, why):
+        note_end()
+        say(f"THIS RUN IS WORTHLESS: {why}")
+        self.measured.add(what, connections, {"worthless": why})
+        if len(self.measured.worthless) > WORTHLESS_MAX:
+            raise Worthless(why)
 
     def _is_asked(self, what, count, connections):
         return what not in ENDS_ONLY or count in (min(connections), max(connections))
