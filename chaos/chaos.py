@@ -3,6 +3,7 @@
 import argparse
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -136,6 +137,7 @@ def main():
 
     os.environ["AIRSHIP_CHAOS_SEED"] = str(seed)
     namespaces.enter()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is stopped
     print(f"seed {seed}", flush=True)
     return run(options, seed, sanitized)
 

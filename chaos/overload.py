@@ -13,6 +13,7 @@ Ends with a table and "N passed, N failed".
 """
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -227,6 +228,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="slow stores alone, whose peak no machine changes")
     parser.add_argument("--case", action="append", help="only this one (several: again)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is stopped
     build_dir = (CHECKOUT / (os.environ.get("BUILD_DIR") or "build")).resolve()
     cases = [case for case in CASES if case.slow_ms or not options.quick]
     if options.case:
