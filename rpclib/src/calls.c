@@ -147,8 +147,12 @@ struct call *calls_add(struct calls *calls, uint64_t deadline_ms, rpc_reply_fn *
     calls->unused = call->next;
     call->generation++;
     call->deadline_ms = deadline_ms;
+    call->position = CALL_NOT_APPENDED;
+    call->again = false;
     call->done = done;
     call->arg = arg;
+    call->peer = NULL;
+    call->shared = NULL;
     rpc_uuid4(call->correlation_id);
     bucket = bucket_of(calls, call->correlation_id);
     call->next = *bucket;

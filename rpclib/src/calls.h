@@ -9,12 +9,21 @@
 
 #define CORRELATION_ID_SIZE 37 /* a UUID as text, and NUL */
 
+#define CALL_NOT_APPENDED UINT64_MAX
+
+struct peer;
+struct peer_batch;
+
 struct call {
     char correlation_id[CORRELATION_ID_SIZE];
     uint64_t deadline_ms;
-    uint64_t position; /* of its first byte in the connection's output */
+    uint64_t
+        position; /* of its first byte in the connection's output; CALL_NOT_APPENDED: it waits for the turn's end */
+    bool again;   /* sent for the second time: whatever became of the first may have been executed */
     rpc_reply_fn *done;
     void *arg;
+    struct peer *peer;         /* the service that is called; NULL: not known as a peer */
+    struct peer_batch *shared; /* the batch that it travels in; NULL: it went alone */
 
     /* for calls.c alone */
     uint32_t generation; /* tells the calls that use this place one after another apart */
@@ -29,7 +38,7 @@ void calls_free(struct calls *calls);        /* NULL is fine */
 
 uint32_t calls_count(const struct calls *calls);
 
-/* A new call with a fresh correlation id; NULL when calls_max are in flight.  Fill in `position`. */
+/* A new call with a fresh correlation id; NULL when calls_max are in flight.  Fill in what is behind it. */
 struct call *calls_add(struct calls *calls, uint64_t deadline_ms, rpc_reply_fn *done, void *arg);
 void calls_remove(struct calls *calls, struct call *call);
 

@@ -5,6 +5,7 @@
 #include "calls.h"
 #include "connection.h"
 #include "context.h"
+#include "peer.h"
 #include "rpclib/client.h"
 #include "rpclib/log.h"
 #include "session.h"
@@ -14,6 +15,13 @@
 #define CALLS_MAX_DEFAULT  1000
 #define REPLY_CONSUMER_TAG "replies"
 
+/* Everything of a call's message. */
+struct outgoing {
+    char key[WIRE_KEY_SIZE], expiration[WIRE_NUMBER_SIZE];
+    amqp_basic_properties_t properties;
+    struct mq_publish publish;
+};
+
 struct rpc_client {
     struct session session;
     struct rpc_loop *loop;
@@ -22,14 +30,25 @@ struct rpc_client {
     rpc_loop_fn *on_ready;
     void *arg;
     struct calls *calls;
+    bool batches; /* several calls may share a message */
+    struct peers peers;
     char reply_to[CORRELATION_ID_SIZE]; /* a new one for each channel: the old queue may still be held by a dead link */
     struct rpc_loop_timer *timer;
     uint64_t timer_at_ms; /* when it will run; UINT64_MAX while it is stopped */
-    struct buffer body;
+    struct buffer body, properties;
     struct rpc_client_stats stats;
 };
 
-/* --- answers: each call ends in exactly one of these --- */
+/* --- the end of a call --- */
+
+static void client_forget(struct rpc_client *client, struct call *call)
+{
+    struct peer_batch *shared = call->shared;
+
+    calls_remove(client->calls, call);
+    if (shared != NULL)
+        peer_batch_release(shared);
+}
 
 static void client_end(struct rpc_client *client, struct call *call, enum rpc_status status,
                        const struct rpc_reply *reply)
@@ -37,46 +56,216 @@ static void client_end(struct rpc_client *client, struct call *call, enum rpc_st
     rpc_reply_fn *done = call->done;
     void *arg = call->arg;
 
-    calls_remove(client->calls, call);
+    if (call->again && rpc_status_nothing_done(status))
+        status = RPC_LOST;
+    client_forget(client, call);
     done(status, reply, arg);
+}
+
+/* --- batches: what was gathered in a turn, on its way --- */
+
+static enum rpc_status client_publish_alone(struct rpc_client *client, const struct batch_entry *entry)
+{
+    return mq_publish(session_channel(&client->session),
+                      &(struct mq_publish){.exchange = rpc_bytes_of(client->exchange),
+                                           .routing_key = entry->key,
+                                           .mandatory = true,
+                                           .raw_properties = entry->properties,
+                                           .body = entry->body});
+}
+
+static enum rpc_status client_publish_batch(struct rpc_client *client, struct peer_batch *batch)
+{
+    char key[WIRE_KEY_SIZE], expiration[WIRE_NUMBER_SIZE];
+    size_t key_size = wire_request_key(key, batch->peer->name, BATCH_METHOD);
+    amqp_table_entry_t header = batch_header(&batch->batch);
+    amqp_basic_properties_t properties = {
+        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_HEADERS_FLAG |
+                  AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_PRIORITY_FLAG | AMQP_BASIC_CORRELATION_ID_FLAG |
+                  AMQP_BASIC_REPLY_TO_FLAG | AMQP_BASIC_EXPIRATION_FLAG | AMQP_BASIC_APP_ID_FLAG,
+        .content_type = amqp_cstring_bytes(WIRE_CONTENT_TYPE),
+        .content_encoding = amqp_cstring_bytes(WIRE_ENCODING),
+        .headers = {.num_entries = 1, .entries = &header},
+        .delivery_mode = WIRE_TRANSIENT,
+        .reply_to = amqp_cstring_bytes(client->reply_to),
+        .expiration = {wire_expiration(expiration, batch->timeout_min_ms), expiration},
+        .app_id = amqp_cstring_bytes(BATCH_APP_ID),
+    };
+
+    rpc_uuid4(batch->correlation_id);
+    properties.correlation_id = amqp_cstring_bytes(batch->correlation_id);
+    return mq_publish(session_channel(&client->session),
+                      &(struct mq_publish){.exchange = rpc_bytes_of(client->exchange),
+                                           .routing_key = {key, key_size},
+                                           .mandatory = true,
+                                           .properties = &properties,
+                                           .body = batch_body(&batch->batch)});
+}
+
+/*
+ * Send the calls that are still in flight alone.  One that the output has no room for ends here: nothing of it was sent.
+ * (After a refusal a message may outlive its call by the time that the refusal took.)
+ */
+static void client_send_alone(struct rpc_client *client, struct peer_batch *batch)
+{
+    struct batch_reader reader = batch_read(&batch->batch);
+    bool again = batch->list != NULL; /* among those under way */
+    struct batch_entry entry;
+
+    for (unsigned i = 0; batch_next(&reader, &entry); i++) {
+        struct call *call = calls_find_id(client->calls, batch->calls[i]);
+        enum rpc_status status;
+
+        if (call == NULL)
+            continue; /* cancelled, or ended by the callback of another */
+        call->shared = NULL;
+        call->again = again;
+        peer_batch_release(batch);
+        call->position = session_output_appended(&client->session);
+        status = session_status(&client->session);
+        if (status == RPC_OK)
+            status = client_publish_alone(client, &entry);
+        if (status != RPC_OK)
+            client_end(client, call, status, NULL);
+    }
+}
+
+static void client_mark_sent(struct rpc_client *client, struct peer_batch *batch, uint64_t position)
+{
+    for (unsigned i = 0; i < batch->batch.count; i++) {
+        struct call *call = calls_find_id(client->calls, batch->calls[i]);
+
+        if (call != NULL)
+            call->position = position;
+    }
+    peers_sent(&client->peers, batch);
+}
+
+/* The end of the turn. */
+static void client_on_flush(void *arg)
+{
+    struct rpc_client *client = arg;
+
+    struct peer_batch *batch;
+
+    peers_leave(&client->peers);
+    while ((batch = peers_take(&client->peers)) != NULL) {
+        uint64_t position = session_output_appended(&client->session);
+
+        if (batch->batch.count > 1 && session_status(&client->session) == RPC_OK &&
+            client_publish_batch(client, batch) == RPC_OK)
+            client_mark_sent(client, batch, position);
+        else
+            client_send_alone(client, batch);
+        peer_batch_release(batch);
+    }
+}
+
+/*
+ * An answer to the batch itself: its receiver does not know what that is, and has done nothing.  One that had it before,
+ * and lost its link, may have.
+ */
+static bool client_on_batch_refused(struct rpc_client *client, struct rpc_bytes id)
+{
+    struct peer_batch *batch = peers_find_sent(&client->peers, id);
+
+    if (batch == NULL)
+        return false;
+    rpc_log(RPC_LOG_INFO, "a service takes no batches; its calls go alone for a while",
+            RPC_LOG_TEXT("service", batch->peer->name));
+    peer_refused(batch->peer, rpc_loop_now_ms(client->loop));
+    peer_batch_hold(batch);
+    client_send_alone(client, batch);
+    peer_batch_release(batch);
+    return true;
+}
+
+static void client_end_batch(struct rpc_client *client, struct peer_batch *batch, enum rpc_status status)
+{
+    peer_batch_hold(batch);
+    for (unsigned i = 0; i < batch->batch.count; i++) {
+        struct call *call = calls_find_id(client->calls, batch->calls[i]);
+
+        if (call != NULL)
+            client_end(client, call, status, NULL);
+    }
+    peer_batch_release(batch);
+}
+
+/* --- answers: what came for a call --- */
+
+static void client_on_answer(struct rpc_client *client, struct call *call, struct rpc_bytes body, bool takes_batches)
+{
+    struct wire_answer answer;
+    enum rpc_status status = wire_answer_parse(&answer, body);
+
+    client->stats.replies++;
+    if (client->batches && call->peer != NULL)
+        peer_answered(call->peer, takes_batches, rpc_loop_now_ms(client->loop));
+    if (status == RPC_BAD_REPLY)
+        rpc_log(RPC_LOG_ERROR, "an answer is no Nameko answer", RPC_LOG_TEXT("correlation_id", call->correlation_id),
+                RPC_LOG_INT("size", body.size));
+    client_end(client, call, status, status == RPC_BAD_REPLY ? NULL : &answer.reply);
+    wire_answer_clear(&answer);
+}
+
+static void client_on_batch(struct rpc_client *client, struct batch_reader reader)
+{
+    struct batch_entry entry;
+
+    if (!batch_is_sound(reader)) {
+        rpc_log(RPC_LOG_ERROR, "a batch of answers cannot be read", RPC_LOG_INT("size", reader.bodies.size));
+        return;
+    }
+    while (batch_next(&reader, &entry)) {
+        struct call *call = calls_find(client->calls, entry.key);
+
+        if (call != NULL)
+            client_on_answer(client, call, entry.body, true);
+        else
+            client->stats.late_replies++;
+    }
+}
+
+static struct rpc_bytes correlation_id_of(const amqp_basic_properties_t *properties)
+{
+    if (properties == NULL || !(properties->_flags & AMQP_BASIC_CORRELATION_ID_FLAG))
+        return rpc_bytes_of("");
+    return frame_text(properties->correlation_id);
 }
 
 static void client_on_delivery(const struct mq_delivery *delivery, void *arg)
 {
     struct rpc_client *client = arg;
     const amqp_basic_properties_t *properties = delivery->message.properties;
-    struct call *call = NULL;
-    struct wire_answer answer;
-    enum rpc_status status;
+    struct rpc_bytes id = correlation_id_of(properties);
+    struct call *call = calls_find(client->calls, id);
+    struct batch_reader batch;
 
-    if (properties != NULL && (properties->_flags & AMQP_BASIC_CORRELATION_ID_FLAG))
-        call = calls_find(client->calls, frame_text(properties->correlation_id));
-    if (call == NULL) {
+    if (call != NULL)
+        client_on_answer(client, call, delivery->message.body, batch_sender_takes(properties));
+    else if (batch_open(&batch, &delivery->message))
+        client_on_batch(client, batch);
+    else if (!client_on_batch_refused(client, id))
         client->stats.late_replies++;
-        return;
-    }
-    client->stats.replies++;
-    status = wire_answer_parse(&answer, delivery->message.body);
-    if (status == RPC_BAD_REPLY)
-        rpc_log(RPC_LOG_ERROR, "an answer is no Nameko answer", RPC_LOG_TEXT("correlation_id", call->correlation_id),
-                RPC_LOG_INT("size", delivery->message.body.size));
-    client_end(client, call, status, status == RPC_BAD_REPLY ? NULL : &answer.reply);
-    wire_answer_clear(&answer);
 }
 
 /* A message that nobody is bound for comes back; other returns do not exist without `immediate`. */
 static void client_on_return(const struct mq_message *message, uint16_t code, void *arg)
 {
     struct rpc_client *client = arg;
-    struct call *call = NULL;
+    struct rpc_bytes id = correlation_id_of(message->properties);
+    struct call *call = calls_find(client->calls, id);
+    struct peer_batch *batch = peers_find_sent(&client->peers, id);
 
     (void)code;
-    if (message->properties != NULL && (message->properties->_flags & AMQP_BASIC_CORRELATION_ID_FLAG))
-        call = calls_find(client->calls, frame_text(message->properties->correlation_id));
-    if (call == NULL)
-        return; /* cancelled, or past its deadline */
-    client->stats.returned++;
-    client_end(client, call, RPC_UNKNOWN_SERVICE, NULL);
+    if (call != NULL) {
+        client->stats.returned++;
+        client_end(client, call, RPC_UNKNOWN_SERVICE, NULL);
+    } else if (batch != NULL) {
+        client->stats.returned += batch->batch.count;
+        client_end_batch(client, batch, RPC_UNKNOWN_SERVICE);
+    } /* else it is cancelled, or past its deadline */
 }
 
 static void client_on_down(void *arg)
@@ -85,11 +274,12 @@ static void client_on_down(void *arg)
     struct call *call;
 
     while ((call = calls_first(client->calls)) != NULL) {
-        bool unsent = session_never_left(&client->session, call->position);
+        bool unsent = call->position == CALL_NOT_APPENDED || session_never_left(&client->session, call->position);
 
         client->stats.lost++;
         client_end(client, call, unsent ? RPC_OFFLINE : RPC_LOST, NULL);
     }
+    peers_forget(&client->peers);
 }
 
 static void client_arm(struct rpc_client *client)
@@ -113,6 +303,8 @@ static void client_on_timer(void *arg)
     client->timer_at_ms = UINT64_MAX;
     while ((call = calls_first(client->calls)) != NULL && call->deadline_ms <= now_ms) {
         client->stats.timeouts++;
+        if (call->shared != NULL) /* whoever got it may be another one now: let its next answer tell */
+            call->peer->takes_batches = false;
         client_end(client, call, RPC_TIMEOUT, NULL);
     }
     client_arm(client);
@@ -120,12 +312,14 @@ static void client_on_timer(void *arg)
 
 /* --- calls --- */
 
-static enum rpc_status client_publish(struct rpc_client *client, const struct rpc_request *request,
-                                      const struct call *call)
+static bool outgoing_init(struct outgoing *out, const struct rpc_client *client, const struct rpc_request *request,
+                          const struct call *call)
 {
-    char key[WIRE_KEY_SIZE], expiration[WIRE_NUMBER_SIZE];
-    size_t key_size = wire_request_key(key, request->service, request->method);
-    amqp_basic_properties_t properties = {
+    size_t key_size = wire_request_key(out->key, request->service, request->method);
+
+    if (key_size == 0)
+        return false;
+    out->properties = (amqp_basic_properties_t){
         ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
                   AMQP_BASIC_PRIORITY_FLAG | AMQP_BASIC_CORRELATION_ID_FLAG | AMQP_BASIC_REPLY_TO_FLAG |
                   AMQP_BASIC_EXPIRATION_FLAG,
@@ -134,20 +328,54 @@ static enum rpc_status client_publish(struct rpc_client *client, const struct rp
         .delivery_mode = WIRE_TRANSIENT,
         .correlation_id = amqp_cstring_bytes(call->correlation_id),
         .reply_to = amqp_cstring_bytes(client->reply_to),
-        .expiration = {wire_expiration(expiration, request->timeout_ms), expiration},
+        .expiration = {wire_expiration(out->expiration, request->timeout_ms), out->expiration},
         .headers = context_headers(request->context),
+        .app_id = amqp_cstring_bytes(BATCH_APP_ID),
     };
+    if (out->properties.headers.num_entries > 0)
+        out->properties._flags |= AMQP_BASIC_HEADERS_FLAG;
+    if (client->batches)
+        out->properties._flags |= AMQP_BASIC_APP_ID_FLAG;
+    out->publish = (struct mq_publish){.exchange = rpc_bytes_of(client->exchange),
+                                       .routing_key = {out->key, key_size},
+                                       .mandatory = true,
+                                       .properties = &out->properties,
+                                       .body = buffer_bytes(&client->body)};
+    return true;
+}
 
-    if (key_size == 0)
+/* Have the call wait for others until the end of the turn.  False: it goes alone. */
+static bool client_gather(struct rpc_client *client, const struct outgoing *out, int timeout_ms, struct call *call)
+{
+    bool gathered;
+
+    if (frame_append_properties(&client->properties, &out->properties, BATCH_SIZE_MAX) != RPC_OK)
+        return false;
+    gathered = peer_gather(call->peer, call, calls_id(client->calls, call),
+                           &(struct batch_entry){.key = out->publish.routing_key,
+                                                 .properties = buffer_bytes(&client->properties),
+                                                 .body = out->publish.body},
+                           timeout_ms);
+    buffer_consume(&client->properties, buffer_size(&client->properties));
+    if (gathered)
+        session_flush_later(&client->session);
+    return gathered;
+}
+
+static enum rpc_status client_send(struct rpc_client *client, const struct rpc_request *request, struct call *call)
+{
+    struct outgoing out;
+
+    if (!wire_request(&client->body, request->args, request->kwargs))
+        return RPC_NO_MEMORY;
+    if (!outgoing_init(&out, client, request, call))
         return RPC_TOO_LARGE;
-    if (properties.headers.num_entries > 0)
-        properties._flags |= AMQP_BASIC_HEADERS_FLAG;
-    return mq_publish(session_channel(&client->session),
-                      &(struct mq_publish){.exchange = rpc_bytes_of(client->exchange),
-                                           .routing_key = {key, key_size},
-                                           .mandatory = true,
-                                           .properties = &properties,
-                                           .body = buffer_bytes(&client->body)});
+    if (client->batches)
+        call->peer = peers_get(&client->peers, request->service);
+    if (call->peer != NULL && call->peer->takes_batches && client_gather(client, &out, request->timeout_ms, call))
+        return RPC_OK;
+    call->position = session_output_appended(&client->session);
+    return mq_publish(session_channel(&client->session), &out.publish);
 }
 
 enum rpc_status rpc_call(struct rpc_client *client, const struct rpc_request *request, rpc_reply_fn *done, void *arg,
@@ -163,12 +391,10 @@ enum rpc_status rpc_call(struct rpc_client *client, const struct rpc_request *re
     call = calls_add(client->calls, rpc_loop_now_ms(client->loop) + (uint64_t)request->timeout_ms, done, arg);
     if (call == NULL)
         return RPC_BUSY;
-    call->position = session_output_appended(&client->session);
-    status = wire_request(&client->body, request->args, request->kwargs) ? client_publish(client, request, call)
-                                                                         : RPC_NO_MEMORY;
+    status = client_send(client, request, call);
     buffer_consume(&client->body, buffer_size(&client->body));
     if (status != RPC_OK) {
-        calls_remove(client->calls, call);
+        client_forget(client, call);
         return status;
     }
     client->stats.calls++;
@@ -183,7 +409,7 @@ void rpc_client_cancel(struct rpc_client *client, rpc_call_id id)
     struct call *call = calls_find_id(client->calls, id);
 
     if (call != NULL)
-        calls_remove(client->calls, call);
+        client_forget(client, call);
 }
 
 /* --- the reply queue --- */
@@ -215,6 +441,7 @@ static const struct session_events client_session_events = {
     .on_down = client_on_down,
     .on_delivery = client_on_delivery,
     .on_return = client_on_return,
+    .on_flush = client_on_flush,
 };
 
 /* --- life --- */
@@ -229,6 +456,7 @@ struct rpc_client *rpc_client_new(struct rpc_connection *connection, const struc
     client->timer_at_ms = UINT64_MAX;
     client->on_ready = options->on_ready;
     client->arg = options->arg;
+    client->batches = !options->one_call_a_message;
     client->name = strdup(options->name);
     client->exchange = strdup(options->exchange != NULL ? options->exchange : WIRE_EXCHANGE);
     client->calls = calls_new(options->calls_max > 0 ? options->calls_max : CALLS_MAX_DEFAULT);
@@ -252,7 +480,9 @@ void rpc_client_free(struct rpc_client *client)
         client_end(client, call, RPC_CANCELLED, NULL);
     calls_free(client->calls);
     rpc_loop_timer_free(client->timer);
+    peers_clear(&client->peers);
     buffer_clear(&client->body);
+    buffer_clear(&client->properties);
     free(client->name);
     free(client->exchange);
     free(client);

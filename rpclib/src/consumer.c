@@ -102,6 +102,8 @@ static void consumer_on_flush(void *arg)
 {
     struct consumer *consumer = arg;
 
+    if (consumer->events->on_flush != NULL)
+        consumer->events->on_flush(consumer->arg);
     if (consumer->done == 0)
         return;
     ack_front(consumer, consumer->session.channel);

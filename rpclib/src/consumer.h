@@ -28,6 +28,7 @@ struct consumer_events {
     void (*on_message)(const struct mq_delivery *delivery, void *arg); /* take it or consumer_refuse() it */
     void (*on_change)(void *arg);                                      /* up, down, or one less in flight */
     void (*on_standby)(void *arg);                                     /* the queue was left to others */
+    void (*on_flush)(void *arg); /* the turn ends; what it finishes is acknowledged with the rest; may be NULL */
 };
 
 enum consumer_duty {

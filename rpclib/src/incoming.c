@@ -15,8 +15,17 @@
 #define EXC_PATH_SIZE     (RPC_NAME_SIZE_MAX + 128)
 #define EXPIRATION_DIGITS 15
 
-struct rpc_incoming {
+/* Requests that came in one message, which is settled when the last of them is. */
+struct incoming_batch {
     struct taken taken; /* first: the consumer frees it */
+    unsigned open;
+    bool requeue; /* one of them could not be answered: all come again */
+};
+
+struct rpc_incoming {
+    struct taken taken;           /* first: the consumer frees it; unused in a batch */
+    struct incoming_batch *batch; /* NULL: it came alone */
+    struct rpc_incoming *next;    /* among the answers that wait */
     struct rpc_service *service;
     const struct rpc_method *method; /* NULL: none of that name */
     struct rpc_context *context;     /* made when it is asked for */
@@ -69,6 +78,7 @@ void envelope_copy(struct envelope *out, char *room, const struct mq_delivery *d
     out->correlation_id = keep_text(&room, PROPERTY(message, CORRELATION_ID, correlation_id));
     out->content_type = keep_text(&room, PROPERTY(message, CONTENT_TYPE, content_type));
     out->redelivered = delivery->redelivered;
+    out->takes_batches = batch_sender_takes(message->properties);
 }
 
 const char *message_unreadable(const struct mq_message *message)
@@ -80,18 +90,41 @@ const char *message_unreadable(const struct mq_message *message)
     return NULL;
 }
 
-/* --- answering --- */
+/* --- letting go --- */
+
+/* NULL: the service is gone. */
+static struct consumer *incoming_consumer(const struct rpc_incoming *request)
+{
+    return request->batch != NULL ? request->batch->taken.consumer : request->taken.consumer;
+}
+
+static void batch_release(struct incoming_batch *batch)
+{
+    if (--batch->open > 0)
+        return;
+    if (batch->requeue)
+        consumer_reject(&batch->taken, true);
+    else
+        consumer_done(&batch->taken);
+}
 
 static void incoming_finish(struct rpc_incoming *request, bool answered)
 {
+    struct incoming_batch *batch = request->batch;
+
     rpc_context_free(request->context);
-    if (answered)
+    if (batch != NULL) {
+        free(request);
+        batch->requeue |= !answered;
+        batch_release(batch);
+    } else if (answered)
         consumer_done(&request->taken);
     else
         consumer_reject(&request->taken, true);
 }
 
-static enum rpc_status incoming_publish(const struct rpc_incoming *request, struct mq_channel *channel)
+static enum rpc_status incoming_publish(const struct rpc_incoming *request, struct mq_channel *channel,
+                                        struct rpc_bytes body)
 {
     const struct envelope *envelope = &request->envelope;
     amqp_basic_properties_t properties = {
@@ -102,16 +135,135 @@ static enum rpc_status incoming_publish(const struct rpc_incoming *request, stru
         .content_encoding = amqp_cstring_bytes(WIRE_ENCODING),
         .delivery_mode = WIRE_TRANSIENT,
         .correlation_id = amqp_cstring_bytes(envelope->correlation_id),
+        .app_id = amqp_cstring_bytes(BATCH_APP_ID),
     };
 
     if (envelope->correlation_id[0] != '\0')
         properties._flags |= AMQP_BASIC_CORRELATION_ID_FLAG;
+    if (envelope->takes_batches)
+        properties._flags |= AMQP_BASIC_APP_ID_FLAG;
     return mq_publish(channel, &(struct mq_publish){.exchange = rpc_bytes_of(request->service->exchange),
                                                     .routing_key = envelope->reply_to,
                                                     .though_blocked = true,
                                                     .properties = &properties,
-                                                    .body = buffer_bytes(&request->service->body)});
+                                                    .body = body});
 }
+
+/* --- answers that travel together --- */
+
+static enum rpc_status answers_publish(struct rpc_service *service, struct mq_channel *channel)
+{
+    amqp_table_entry_t header = batch_header(&service->answers.batch);
+    amqp_basic_properties_t properties = {
+        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_HEADERS_FLAG |
+                  AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_PRIORITY_FLAG | AMQP_BASIC_APP_ID_FLAG,
+        .content_type = amqp_cstring_bytes(WIRE_CONTENT_TYPE),
+        .content_encoding = amqp_cstring_bytes(WIRE_ENCODING),
+        .headers = {.num_entries = 1, .entries = &header},
+        .delivery_mode = WIRE_TRANSIENT,
+        .app_id = amqp_cstring_bytes(BATCH_APP_ID),
+    };
+
+    return mq_publish(channel, &(struct mq_publish){.exchange = rpc_bytes_of(service->exchange),
+                                                    .routing_key = service->answers.first->envelope.reply_to,
+                                                    .though_blocked = true,
+                                                    .properties = &properties,
+                                                    .body = batch_body(&service->answers.batch)});
+}
+
+static struct rpc_incoming *answers_take(struct answers *answers)
+{
+    struct rpc_incoming *request = answers->first;
+
+    if (request != NULL)
+        answers->first = request->next;
+    if (answers->first == NULL)
+        answers->last = NULL;
+    return request;
+}
+
+void incoming_drop_answers(struct rpc_service *service)
+{
+    struct rpc_incoming *request;
+
+    batch_reset(&service->answers.batch);
+    while ((request = answers_take(&service->answers)) != NULL)
+        incoming_finish(request, true);
+}
+
+static void log_unsent(const struct rpc_incoming *request, enum rpc_status status)
+{
+    rpc_log(RPC_LOG_WARNING, "an answer was not sent; its request is handed back",
+            RPC_LOG_TEXT("correlation_id", request->envelope.correlation_id),
+            RPC_LOG_TEXT("reason", rpc_status_name(status)));
+}
+
+/* What does not go together goes alone; what does not go at all is handed back. */
+static void answers_send(struct rpc_service *service, struct mq_channel *channel)
+{
+    struct answers *answers = &service->answers;
+    struct batch_reader reader = batch_read(&answers->batch);
+    bool together = answers->batch.count > 1 && answers_publish(service, channel) == RPC_OK;
+    struct rpc_incoming *request;
+    struct batch_entry entry;
+
+    while (batch_next(&reader, &entry) && (request = answers_take(answers)) != NULL) {
+        enum rpc_status status = together ? RPC_OK : incoming_publish(request, channel, entry.body);
+
+        if (status != RPC_OK)
+            log_unsent(request, status);
+        incoming_finish(request, status == RPC_OK);
+    }
+    batch_reset(&answers->batch);
+}
+
+static void answers_on_flush(void *arg)
+{
+    struct rpc_service *service = arg;
+    struct mq_channel *channel = session_channel(&service->requests.session);
+
+    if (service->answers.first == NULL)
+        return;
+    if (channel != NULL)
+        answers_send(service, channel);
+    else
+        incoming_drop_answers(service);
+}
+
+static bool same_sender(const struct rpc_incoming *request, const struct rpc_incoming *other)
+{
+    return request->envelope.reply_to.size == other->envelope.reply_to.size &&
+           memcmp(request->envelope.reply_to.data, other->envelope.reply_to.data, other->envelope.reply_to.size) == 0;
+}
+
+/* Have the answer wait for others until the end of the turn.  False: it goes alone. */
+static bool answers_gather(struct rpc_incoming *request, struct mq_channel *channel)
+{
+    struct rpc_service *service = request->service;
+    struct answers *answers = &service->answers;
+    const struct batch_entry entry = {.key = rpc_bytes_of(request->envelope.correlation_id),
+                                      .body = buffer_bytes(&service->body)};
+
+    if (request->batch == NULL)
+        return false;
+    if (answers->first != NULL && !same_sender(request, answers->first))
+        answers_send(service, channel);
+    if (!batch_add(&answers->batch, &entry)) {
+        answers_send(service, channel);
+        if (!batch_add(&answers->batch, &entry))
+            return false;
+    }
+    request->next = NULL;
+    if (answers->last != NULL)
+        answers->last->next = request;
+    else
+        answers->first = request;
+    answers->last = request;
+    session_flush_later(&service->requests.session);
+    return true;
+}
+
+/* --- answering --- */
 
 /*
  * Send the body that was made and let the request go.  Without a link the answer is dropped: the request was not
@@ -122,11 +274,12 @@ static void incoming_send(struct rpc_incoming *request, bool made, bool is_error
     struct rpc_service *service = request->service;
     struct mq_channel *channel = session_channel(&service->requests.session);
     enum rpc_status status = RPC_OFFLINE;
+    bool waits = false;
 
     if (!made)
         status = RPC_NO_MEMORY;
-    else if (channel != NULL)
-        status = incoming_publish(request, channel);
+    else if (channel != NULL && !(waits = answers_gather(request, channel)))
+        status = incoming_publish(request, channel, buffer_bytes(&service->body));
     buffer_consume(&service->body, buffer_size(&service->body));
     if (status == RPC_TOO_LARGE) { /* handed back, it would come again and again; the answer to this is a small one */
         rpc_incoming_fail_unexpected(request, "the answer is larger than a message may be");
@@ -134,17 +287,17 @@ static void incoming_send(struct rpc_incoming *request, bool made, bool is_error
     }
     service->stats.answers++;
     service->stats.errors += is_error;
+    if (waits)
+        return;
     if (status != RPC_OK && status != RPC_OFFLINE)
-        rpc_log(RPC_LOG_WARNING, "an answer was not sent; its request is handed back",
-                RPC_LOG_TEXT("correlation_id", request->envelope.correlation_id),
-                RPC_LOG_TEXT("reason", rpc_status_name(status)));
+        log_unsent(request, status);
     incoming_finish(request, status == RPC_OK || status == RPC_OFFLINE);
 }
 
 /* The service is gone: there is nobody to send by. */
 static bool incoming_orphaned(struct rpc_incoming *request)
 {
-    if (request->taken.consumer != NULL)
+    if (incoming_consumer(request) != NULL)
         return false;
     incoming_finish(request, true);
     return true;
@@ -247,7 +400,7 @@ uint64_t rpc_incoming_deadline_ms(const struct rpc_incoming *request)
 
 struct rpc_context *rpc_incoming_context(struct rpc_incoming *request)
 {
-    if (request->context == NULL && request->taken.consumer != NULL)
+    if (request->context == NULL && incoming_consumer(request) != NULL)
         request->context = context_new_incoming(request->envelope.raw_properties, request->service->name,
                                                 request->method != NULL ? request->method->name : "");
     return request->context;
@@ -308,7 +461,9 @@ static void incoming_dispatch(struct rpc_incoming *request, struct rpc_bytes nam
     }
 }
 
-static struct rpc_incoming *incoming_new(struct rpc_service *service, const struct mq_delivery *delivery)
+/* In a batch the request holds that; alone, its own delivery. */
+static struct rpc_incoming *incoming_new(struct rpc_service *service, const struct mq_delivery *delivery,
+                                         struct incoming_batch *batch)
 {
     struct rpc_incoming *request = malloc(sizeof(*request) + envelope_size(&delivery->message));
 
@@ -319,7 +474,11 @@ static struct rpc_incoming *incoming_new(struct rpc_service *service, const stru
     request->method = method_find(service, method_name_of(&delivery->message));
     request->deadline_ms = deadline_of(service, &delivery->message);
     envelope_copy(&request->envelope, request->texts, delivery);
-    consumer_take(&service->requests, &request->taken, delivery);
+    request->batch = batch;
+    if (batch != NULL)
+        batch->open++;
+    else
+        consumer_take(&service->requests, &request->taken, delivery);
     return request;
 }
 
@@ -352,9 +511,29 @@ static const char *request_unreadable(const struct mq_message *message)
     return reply_key_is_sound(reply_to) ? NULL : "its reply_to cannot be a reply queue's key";
 }
 
-static void requests_on_message(const struct mq_delivery *delivery, void *arg)
+static void request_refuse(struct rpc_service *service, const struct mq_delivery *delivery,
+                           struct incoming_batch *batch, const char *reason)
 {
-    struct rpc_service *service = arg;
+    if (batch == NULL) {
+        service_refuse(service, &service->requests, delivery, reason);
+        return;
+    }
+    service->stats.rejected++; /* the rest of the batch is sound; whoever waits for this one will give up */
+    rpc_log(RPC_LOG_WARNING, "a request in a batch was dropped",
+            RPC_LOG_BYTES("routing_key", delivery->message.routing_key), RPC_LOG_TEXT("reason", reason));
+}
+
+static void request_hand_back(struct rpc_service *service, const struct mq_delivery *delivery,
+                              struct incoming_batch *batch)
+{
+    if (batch == NULL)
+        consumer_refuse(&service->requests, delivery, true);
+    else
+        batch->requeue = true;
+}
+
+static void request_begin(struct rpc_service *service, const struct mq_delivery *delivery, struct incoming_batch *batch)
+{
     const char *unreadable = request_unreadable(&delivery->message);
     char reason[WIRE_REASON_SIZE];
     struct wire_call call = {0};
@@ -363,20 +542,73 @@ static void requests_on_message(const struct mq_delivery *delivery, void *arg)
 
     service->stats.requests++;
     if (unreadable != NULL) {
-        service_refuse(service, &service->requests, delivery, unreadable);
+        request_refuse(service, delivery, batch, unreadable);
         return;
     }
     status = wire_call_parse(&call, delivery->message.body, reason);
     if (status == WIRE_CALL_NOT_JSON) {
-        service_refuse(service, &service->requests, delivery, reason);
+        request_refuse(service, delivery, batch, reason);
     } else {
-        request = status == WIRE_CALL_NO_MEMORY ? NULL : incoming_new(service, delivery);
+        request = status == WIRE_CALL_NO_MEMORY ? NULL : incoming_new(service, delivery, batch);
         if (request != NULL)
             incoming_dispatch(request, method_name_of(&delivery->message), &call, status, reason);
         else
-            consumer_refuse(&service->requests, delivery, true); /* out of memory here; another may have some */
+            request_hand_back(service, delivery, batch); /* out of memory here; another may have some */
     }
     wire_call_clear(&call);
+}
+
+/* --- from a batch to its requests --- */
+
+/* The entry as the delivery that it would have been alone.  False: its properties cannot be read, or no memory. */
+static bool batch_entry_delivery(struct rpc_service *service, const struct batch_entry *entry,
+                                 struct mq_delivery *delivery)
+{
+    void *properties;
+
+    if (amqp_decode_properties(AMQP_BASIC_CLASS, &service->batch_pool, frame_bytes(entry->properties), &properties) < 0)
+        return false;
+    delivery->message.routing_key = entry->key;
+    delivery->message.properties = properties;
+    delivery->message.raw_properties = entry->properties;
+    delivery->message.body = entry->body;
+    return true;
+}
+
+static void batch_begin(struct rpc_service *service, const struct mq_delivery *delivery, struct batch_reader reader)
+{
+    struct incoming_batch *batch = calloc(1, sizeof(*batch));
+    struct mq_delivery one = *delivery;
+    struct batch_entry entry;
+
+    if (batch == NULL) {
+        consumer_refuse(&service->requests, delivery, true);
+        return;
+    }
+    consumer_take(&service->requests, &batch->taken, delivery);
+    batch->open = 1;                                                       /* until all have begun */
+    while (batch->taken.consumer != NULL && batch_next(&reader, &entry)) { /* a handler may free the service */
+        if (batch_entry_delivery(service, &entry, &one))
+            request_begin(service, &one, batch);
+        else
+            request_refuse(service, delivery, batch, "its properties cannot be read");
+    }
+    if (batch->taken.consumer != NULL)
+        recycle_amqp_pool(&service->batch_pool);
+    batch_release(batch);
+}
+
+static void requests_on_message(const struct mq_delivery *delivery, void *arg)
+{
+    struct rpc_service *service = arg;
+    struct batch_reader batch;
+
+    if (!rpc_bytes_equal(method_name_of(&delivery->message), BATCH_METHOD) || !batch_open(&batch, &delivery->message))
+        request_begin(service, delivery, NULL);
+    else if (batch_is_sound(batch))
+        batch_begin(service, delivery, batch);
+    else
+        service_refuse(service, &service->requests, delivery, "a batch that cannot be read");
 }
 
 static void requests_declare(struct mq_channel *channel, void *arg)
@@ -395,4 +627,5 @@ const struct consumer_events incoming_consumer_events = {
     .on_message = requests_on_message,
     .on_change = service_on_change,
     .on_standby = service_on_standby,
+    .on_flush = answers_on_flush,
 };

@@ -2,6 +2,7 @@
 #ifndef RPCLIB_SRC_INCOMING_H
 #define RPCLIB_SRC_INCOMING_H
 
+#include "batch.h"
 #include "buffer.h"
 #include "consumer.h"
 #include "dead_letters.h"
@@ -14,6 +15,12 @@ struct subscription {
     const struct rpc_event_handler *handler;
 };
 
+/* Answers to requests of one batch's sender, which travel together. */
+struct answers {
+    struct batch batch;
+    struct rpc_incoming *first, *last;
+};
+
 struct rpc_service {
     struct rpc_loop *loop;
     char *name;
@@ -23,6 +30,8 @@ struct rpc_service {
     struct subscription *subscriptions;
     struct dead_letters dead_letters; /* unused unless they are kept */
     struct buffer body;               /* of the answer that is being made */
+    struct answers answers;           /* that wait for the end of the turn */
+    amqp_pool_t batch_pool;           /* for the properties of a batch's requests */
     struct rpc_service_stats stats;
     bool told_ready;
     bool unable;
@@ -40,6 +49,7 @@ struct envelope {
     const char *correlation_id; /* ended by NUL */
     const char *content_type;   /* likewise */
     bool redelivered;
+    bool takes_batches; /* its sender does */
 };
 
 /* How many bytes envelope_copy() needs, and the copy into them. */
@@ -48,6 +58,9 @@ void envelope_copy(struct envelope *out, char *room, const struct mq_delivery *d
 
 /* Copy bytes to `*room` and step behind them. */
 struct rpc_bytes envelope_keep(char **room, struct rpc_bytes bytes);
+
+/* The service goes, or its channel is gone: answers that wait are dropped, their requests let go. */
+void incoming_drop_answers(struct rpc_service *service);
 
 /* The consumer of requests. */
 extern const struct consumer_events incoming_consumer_events;

@@ -8,7 +8,8 @@
 #include "rpclib/log.h"
 #include "wire.h"
 
-#define PREFETCH_DEFAULT 10 /* Nameko's */
+#define PREFETCH_DEFAULT     10 /* Nameko's */
+#define BATCH_POOL_PAGE_SIZE 4096
 
 static bool service_all(const struct rpc_service *service, bool (*holds)(const struct consumer *consumer))
 {
@@ -37,6 +38,8 @@ void service_on_change(void *arg)
     struct rpc_service *service = arg;
     bool ready = rpc_service_ready(service);
 
+    if (session_channel(&service->requests.session) == NULL)
+        incoming_drop_answers(service);
     if (ready && !service->told_ready && service->options.on_ready != NULL)
         service->options.on_ready(service->options.arg);
     service->told_ready = ready;
@@ -213,6 +216,7 @@ struct rpc_service *rpc_service_new(struct rpc_connection *connection, const str
     if (options->prefetch == 0)
         service->options.prefetch = PREFETCH_DEFAULT;
     service->unable = options->unable;
+    init_amqp_pool(&service->batch_pool, BATCH_POOL_PAGE_SIZE);
     service->name = strdup(options->name);
     service->exchange = strdup(options->exchange != NULL ? options->exchange : WIRE_EXCHANGE);
     service->subscriptions = calloc(options->event_handlers_count + 1, sizeof(*service->subscriptions));
@@ -234,6 +238,7 @@ void rpc_service_free(struct rpc_service *service)
         return;
     if (service->subscriptions != NULL) {
         dead_letters_clear(&service->dead_letters); /* hands back what is not confirmed, so the consumers come after */
+        incoming_drop_answers(service);
         consumer_clear(&service->requests);
         for (size_t i = 0; i < service->options.event_handlers_count; i++)
             consumer_clear(&service->subscriptions[i].consumer);
@@ -241,6 +246,8 @@ void rpc_service_free(struct rpc_service *service)
     rpc_loop_timer_free(service->stop_timer);
     rpc_loop_timer_free(service->standby_timer);
     buffer_clear(&service->body);
+    batch_clear(&service->answers.batch);
+    empty_amqp_pool(&service->batch_pool);
     free(service->subscriptions);
     free(service->name);
     free(service->exchange);

@@ -813,6 +813,294 @@ static void test_consumer_cancelled(void **state)
     still_works();
 }
 
+/* ---- Batches ----------------------------------------------------------------------------------------------------- */
+
+/* One call, answered by a service of rpclib: the client knows then that it takes batches. */
+static void learn(void)
+{
+    unsigned message = peer.messages_count;
+
+    call(1, 1000);
+    peer_run();
+    peer_answer_as_rpclib(CHANNEL, message, "{\"result\": 1, \"error\": null}");
+    peer_run();
+    story[0] = peer.story[0] = '\0';
+}
+
+/* Answers to the entries of a batch, together; the n-th gets the n-th result. */
+static void answer_batch(unsigned message, unsigned first, unsigned count, const char *const results[])
+{
+    struct batch_entry entries[BATCH_MESSAGES_MAX];
+    struct batch batch = {0};
+    amqp_table_entry_t header;
+    char body[100];
+
+    assert_true(first + count <= peer_batch(message, entries));
+    for (unsigned i = 0; i < count; i++) {
+        amqp_pool_t pool;
+        void *decoded;
+
+        init_amqp_pool(&pool, 4096);
+        assert_true(amqp_decode_properties(AMQP_BASIC_CLASS, &pool,
+                                           (amqp_bytes_t){entries[first + i].properties.size,
+                                                          (void *)(uintptr_t)entries[first + i].properties.data},
+                                           &decoded) >= 0);
+        snprintf(body, sizeof(body), "{\"result\": %s, \"error\": null}", results[i]);
+        assert_true(batch_add(
+            &batch, &(struct batch_entry){.key = {((amqp_basic_properties_t *)decoded)->correlation_id.bytes, 36},
+                                          .body = rpc_bytes_of(body)}));
+        empty_amqp_pool(&pool);
+    }
+    header = batch_header(&batch);
+    peer_deliver(CHANNEL, 1, false, peer.messages[message].reply_to,
+                 &(amqp_basic_properties_t){._flags = AMQP_BASIC_HEADERS_FLAG | AMQP_BASIC_APP_ID_FLAG,
+                                            .headers = {.num_entries = 1, .entries = &header},
+                                            .app_id = amqp_cstring_bytes(BATCH_APP_ID)},
+                 batch_body(&batch));
+    batch_clear(&batch);
+    peer_run();
+}
+
+static void test_batch(void **state)
+{
+    struct batch_entry entries[BATCH_MESSAGES_MAX];
+    const struct peer_message *message;
+
+    (void)state;
+    learn();
+    message = &peer.messages[peer.messages_count];
+    call(1, 1200);
+    call(1, 1000);
+    call(1, 1500);
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.rpclib_batch");
+    assert_true(message->mandatory);
+    assert_string_equal(message->expiration, "1000"); /* the shortest of them */
+    assert_string_equal(message->content_type, "application/json");
+    assert_int_equal(message->delivery_mode, 1);
+    assert_string_equal(message->body, "[{\"args\": [\"x\"], \"kwargs\": {}},{\"args\": [\"x\"], \"kwargs\": {}},"
+                                       "{\"args\": [\"x\"], \"kwargs\": {}}]");
+    assert_int_equal(peer_batch(1, entries), 3);
+    assert_true(rpc_bytes_equal(entries[0].key, "products.get"));
+    answer_batch(1, 0, 2, (const char *const[]){"\"a\"", "\"b\""});
+    story_is("1 \"a\"; 2 \"b\"");
+    answer_batch(1, 1, 2, (const char *const[]){"\"twice\"", "\"c\""});
+    story_is("3 \"c\"");
+    stats_are("calls 4 replies 4 timeouts 0 late 1 returned 0 lost 0");
+    still_works();
+}
+
+/* A call that is alone in its turn goes as Nameko sends it, and so do all before anything is known of the service. */
+static void test_no_batch_of_one(void **state)
+{
+    (void)state;
+    call(2, 1000);
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.get; 1 publish nameko-rpc/products.get");
+    peer_answer_as_rpclib(CHANNEL, 0, "{\"result\": 1, \"error\": null}");
+    peer_answer_as_rpclib(CHANNEL, 1, "{\"result\": 1, \"error\": null}");
+    peer_run();
+    story_is("0 1; 1 1");
+    call(1, 1234);
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.get");
+    assert_string_equal(peer.messages[2].expiration, "1234");
+    assert_string_equal(peer.messages[2].reply_to, peer.messages[0].reply_to);
+    assert_string_equal(peer.messages[2].body, peer.messages[0].body);
+    assert_int_equal(peer.messages[2].raw_size, peer.messages[0].raw_size);
+    peer_answer(CHANNEL, 2, "{\"result\": 2, \"error\": null}"); /* by a Nameko instance: calls go alone again */
+    peer_run();
+    story_is("2 2");
+    call(2, 1000);
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.get; 1 publish nameko-rpc/products.get");
+}
+
+static void test_limits_that_differ_much(void **state)
+{
+    (void)state;
+    learn();
+    call(1, 1000);
+    call(1, 2000);
+    call(1, 2001); /* more than twice the shortest */
+    call(1, 4000);
+    call(1, 100);
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.rpclib_batch; 1 publish nameko-rpc/products.rpclib_batch; "
+                  "1 publish nameko-rpc/products.get");
+}
+
+/* A Nameko instance on the same queue got it. */
+static void test_batch_refused(void **state)
+{
+    unsigned message;
+
+    (void)state;
+    learn();
+    message = peer.messages_count;
+    call(3, 1000);
+    peer_run();
+    peer.story[0] = '\0';
+    rpc_client_cancel(client, ids[2]);
+    peer_answer(CHANNEL, message,
+                "{\"result\": null, \"error\": {\"exc_type\": \"MethodNotFound\", \"exc_args\": [\"rpclib_batch\"], "
+                "\"exc_path\": \"nameko.exceptions.MethodNotFound\", \"value\": \"rpclib_batch\"}}");
+    peer_run();
+    story_is("");
+    peer_story_is("1 publish nameko-rpc/products.get; 1 publish nameko-rpc/products.get");
+    peer_answer_as_rpclib(CHANNEL, message + 1, "{\"result\": \"a\", \"error\": null}");
+    peer_answer_as_rpclib(CHANNEL, message + 2, "{\"result\": \"b\", \"error\": null}");
+    peer_run();
+    story_is("1 \"a\"; 3 \"b\"");
+    call(2, 1000); /* both kinds are there: none is tried for a while */
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.get; 1 publish nameko-rpc/products.get");
+    peer_advance(60000);
+    story[0] = '\0';
+    learn();
+    call(2, 1000);
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.rpclib_batch");
+}
+
+static void test_batch_returned(void **state)
+{
+    (void)state;
+    learn();
+    call(2, 1000);
+    peer_run();
+    peer_return(1);
+    peer_run();
+    story_is("1 unknown_service; 2 unknown_service");
+    stats_are("calls 3 replies 1 timeouts 0 late 0 returned 2 lost 0");
+    still_works();
+}
+
+/* Nobody answered: whoever has the queue now may know no batches. */
+static void test_batch_times_out(void **state)
+{
+    (void)state;
+    learn();
+    call(2, 1000);
+    peer_advance(1000);
+    story_is("1 timeout; 2 timeout");
+    peer.story[0] = '\0';
+    call(2, 1000);
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.get; 1 publish nameko-rpc/products.get");
+}
+
+static void test_batch_unreadable(void **state)
+{
+    amqp_table_entry_t header = {.key = amqp_cstring_bytes("rpclib-batch"),
+                                 .value = {.kind = AMQP_FIELD_KIND_BYTES, .value.bytes = amqp_cstring_bytes("\5abc")}};
+
+    (void)state;
+    learn();
+    call(2, 1000);
+    peer_run();
+    peer_deliver(CHANNEL, 1, false, peer.messages[0].reply_to,
+                 &(amqp_basic_properties_t){._flags = AMQP_BASIC_HEADERS_FLAG,
+                                            .headers = {.num_entries = 1, .entries = &header}},
+                 RPC_BYTES("[1]"));
+    peer_run();
+    story_is("");
+    peer_advance(1000);
+    story_is("1 timeout; 2 timeout");
+}
+
+static void test_batch_cancelled_before_it_left(void **state)
+{
+    (void)state;
+    learn();
+    call(2, 1000);
+    rpc_client_cancel(client, ids[1]);
+    rpc_client_cancel(client, ids[2]);
+    peer_run();
+    peer_story_is("");
+    call(2, 1000);
+    rpc_client_cancel(client, ids[3]);
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.rpclib_batch"); /* its answer will be late */
+    answer_batch(1, 0, 2, (const char *const[]){"1", "2"});
+    story_is("4 2");
+    still_works();
+}
+
+static void test_batch_lost(void **state)
+{
+    (void)state;
+    learn();
+    call(2, 1000);
+    peer_run();
+    call(2, 1000); /* still gathered when the link is found broken */
+    peer_hang_up(ECONNRESET);
+    peer_run();
+    story_is("1 lost; 4 offline; 3 offline; 2 lost");
+    peer_advance(5000);
+    still_works();
+    call(2, 1000); /* nothing is known of the service on the new link */
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.get; 1 publish nameko-rpc/products.get; "
+                  "1 publish nameko-rpc/products.get");
+}
+
+static void test_batch_with_its_client_gone(void **state)
+{
+    (void)state;
+    learn();
+    call(2, 1000);
+    peer_run();
+    call(2, 1000);
+    rpc_client_free(client);
+    client = NULL;
+    story_is("1 cancelled; 4 cancelled; 3 cancelled; 2 cancelled");
+    peer_run();
+}
+
+/* A callback of one call ends the others of its batch, or makes new ones. */
+static void test_batch_within_a_callback(void **state)
+{
+    (void)state;
+    learn();
+    call(3, 1000);
+    peer_run();
+    reaction = CANCELS_2;
+    answer_batch(1, 0, 3, (const char *const[]){"1", "2", "3"});
+    story_is("1 1; 3 3");
+    call(3, 1000);
+    peer_run();
+    reaction = CALLS_AGAIN;
+    peer_return(2);
+    peer_run();
+    story_is("4 unknown_service; again: ok; 5 unknown_service; 6 unknown_service");
+    call(2, 1000);
+    peer_run();
+    reaction = CLOSES_CONNECTION;
+    peer_return(4);
+    peer_run();
+    assert_non_null(strstr(story, "8 unknown_service; 9 unknown_service"));
+}
+
+static void test_one_call_a_message(void **state)
+{
+    (void)state;
+    rpc_client_free(client);
+    peer_run();
+    client =
+        rpc_client_new(peer.connection, &(struct rpc_client_options){.name = "gateway", .one_call_a_message = true});
+    peer_run();
+    peer.story[0] = '\0';
+    call(1, 1000);
+    peer_run();
+    peer_answer_as_rpclib(peer.messages[0].channel, 0, "{\"result\": 1, \"error\": null}");
+    peer_run();
+    call(2, 1000);
+    peer_run();
+    assert_null(strstr(peer.story, "rpclib_batch"));
+    assert_int_equal(peer.messages_count, 3);
+}
+
 /* ---- Goodbye ----------------------------------------------------------------------------------------------------- */
 
 static void test_close_connection(void **state)
@@ -904,6 +1192,18 @@ int main(void)
         TEST(test_cancel_oneself),
         TEST(test_cancel_while_the_link_breaks),
         TEST(test_free_with_calls_in_flight),
+        TEST(test_batch),
+        TEST(test_no_batch_of_one),
+        TEST(test_limits_that_differ_much),
+        TEST(test_batch_refused),
+        TEST(test_batch_returned),
+        TEST(test_batch_times_out),
+        TEST(test_batch_unreadable),
+        TEST(test_batch_cancelled_before_it_left),
+        TEST(test_batch_lost),
+        TEST(test_batch_with_its_client_gone),
+        TEST(test_batch_within_a_callback),
+        TEST(test_one_call_a_message),
         TEST(test_lost),
         TEST(test_lost_by_send),
         TEST(test_call_again_when_lost),

@@ -22,6 +22,7 @@ struct rpc_client_options {
     const char *name;      /* part of the reply queue's name: "gateway"; copied */
     uint32_t calls_max;    /* calls in flight, at most a million; past it RPC_BUSY; 0: 1000 */
     const char *exchange;  /* NULL: "nameko-rpc" */
+    bool one_call_a_message; /* false: calls of one turn to a service of rpclib share messages (README, "Batches") */
     rpc_loop_fn *on_ready; /* the reply queue is there (again): calls will be taken; may be NULL */
     void *arg;
 };
@@ -43,7 +44,8 @@ struct rpc_reply {
 
 /*
  * The answer to one rpc_call().  Runs exactly once for each call that returned RPC_OK and was not cancelled, always from
- * the loop, never from inside rpc_call().  `reply` is NULL unless `status` is RPC_OK or RPC_REMOTE_ERROR.
+ * the loop, never from inside rpc_call().  `reply` is NULL unless `status` is RPC_OK or RPC_REMOTE_ERROR.  RPC_BUSY,
+ * RPC_BLOCKED, RPC_OFFLINE and RPC_NO_MEMORY say that nothing was sent.
  */
 typedef void rpc_reply_fn(enum rpc_status status, const struct rpc_reply *reply, void *arg);
 

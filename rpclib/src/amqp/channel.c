@@ -189,7 +189,8 @@ enum rpc_status mq_publish(struct mq_channel *channel, const struct mq_publish *
         return RPC_BUSY;
     status = frame_append_method(&mq->output, channel->number, AMQP_BASIC_PUBLISH_METHOD, &method, mq->frame_max);
     if (status == RPC_OK)
-        status = frame_append_content(&mq->output, channel->number, publish->properties, publish->body, mq->frame_max);
+        status = frame_append_content(&mq->output, channel->number, publish->properties, publish->raw_properties,
+                                      publish->body, mq->frame_max);
     if (status != RPC_OK)
         buffer_truncate(&mq->output, before);
     mq_output_grew(mq, before);

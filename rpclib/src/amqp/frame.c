@@ -77,17 +77,50 @@ enum rpc_status frame_append_method(struct buffer *out, uint16_t channel, amqp_m
     return frame_append(out, AMQP_FRAME_METHOD, channel, method_payload, &method, frame_max);
 }
 
+static int encode_properties(amqp_bytes_t room, const amqp_basic_properties_t *properties)
+{
+    return amqp_encode_properties(AMQP_BASIC_CLASS, (void *)(uintptr_t)properties, room);
+}
+
+enum rpc_status frame_append_properties(struct buffer *out, const amqp_basic_properties_t *properties,
+                                        uint32_t size_max)
+{
+    for (uint32_t room_size = FRAME_FIRST_TRY; room_size <= size_max; room_size *= 2) {
+        char *room = buffer_reserve(out, room_size);
+        int size;
+
+        if (room == NULL)
+            return RPC_NO_MEMORY;
+        size = encode_properties((amqp_bytes_t){room_size, room}, properties);
+        if (size >= 0) {
+            buffer_grown(out, (size_t)size);
+            return RPC_OK;
+        }
+    }
+    return RPC_TOO_LARGE;
+}
+
 struct header {
-    const amqp_basic_properties_t *properties;
+    const amqp_basic_properties_t *properties; /* NULL: `raw` */
+    struct rpc_bytes raw;
     uint64_t body_size;
 };
+
+static int copy_properties(amqp_bytes_t room, struct rpc_bytes raw)
+{
+    if (raw.size > room.len)
+        return -1;
+    memcpy(room.bytes, raw.data, raw.size);
+    return (int)raw.size;
+}
 
 static int header_payload(amqp_bytes_t room, const void *what)
 {
     const struct header *header = what;
     char *at = room.bytes;
-    int size = amqp_encode_properties(AMQP_BASIC_CLASS, (void *)(uintptr_t)header->properties,
-                                      (amqp_bytes_t){room.len - 12, at + 12});
+    amqp_bytes_t rest = {room.len - 12, at + 12};
+    int size =
+        header->properties != NULL ? encode_properties(rest, header->properties) : copy_properties(rest, header->raw);
 
     put_u16(at, AMQP_BASIC_CLASS);
     put_u16(at + 2, 0); /* the weight, unused */
@@ -114,9 +147,9 @@ static enum rpc_status append_body(struct buffer *out, uint16_t channel, struct 
 }
 
 enum rpc_status frame_append_content(struct buffer *out, uint16_t channel, const amqp_basic_properties_t *properties,
-                                     struct rpc_bytes body, uint32_t frame_max)
+                                     struct rpc_bytes raw, struct rpc_bytes body, uint32_t frame_max)
 {
-    const struct header header = {properties, body.size};
+    const struct header header = {properties, raw, body.size};
     size_t before = buffer_size(out);
     enum rpc_status status = frame_append(out, AMQP_FRAME_HEADER, channel, header_payload, &header, frame_max);
 

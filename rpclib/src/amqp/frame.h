@@ -24,9 +24,13 @@
 enum rpc_status frame_append_method(struct buffer *out, uint16_t channel, amqp_method_number_t id, void *method,
                                     uint32_t frame_max);
 
-/* A message's header and body, behind its basic.publish. */
+/* A message's properties as its header frame will hold them: for frame_append_content(), or for a batch. */
+enum rpc_status frame_append_properties(struct buffer *out, const amqp_basic_properties_t *properties,
+                                        uint32_t size_max);
+
+/* A message's header and body, behind its basic.publish.  The properties are `raw` ones where `properties` is NULL. */
 enum rpc_status frame_append_content(struct buffer *out, uint16_t channel, const amqp_basic_properties_t *properties,
-                                     struct rpc_bytes body, uint32_t frame_max);
+                                     struct rpc_bytes raw, struct rpc_bytes body, uint32_t frame_max);
 
 enum rpc_status frame_append_heartbeat(struct buffer *out);
 

@@ -1146,6 +1146,18 @@ bool broker_inject(struct broker *broker, const char *queue_name, const char *ro
     return true;
 }
 
+const struct broker_message *broker_first(const struct broker *broker, const char *name)
+{
+    const struct queue *queue = queue_find(broker, name);
+
+    return queue == NULL ? NULL : queue->first;
+}
+
+void broker_drop_first(struct broker *broker, const char *name)
+{
+    message_free(queue_pop(queue_find(broker, name)));
+}
+
 const char *broker_queue_like(const struct broker *broker, const char *prefix)
 {
     for (const struct queue *queue = broker->queues; queue != NULL; queue = queue->next) {

@@ -81,6 +81,9 @@ bool broker_inject(struct broker *broker, const char *queue, const char *routing
 const char *broker_queue_like(const struct broker *broker, const char *prefix);
 /* 0 when there is no such queue. */
 unsigned broker_consumers(const struct broker *broker, const char *queue);
+/* The message that is delivered next, lent; NULL when there is none.  Then take it away, as a consumer would. */
+const struct broker_message *broker_first(const struct broker *broker, const char *queue);
+void broker_drop_first(struct broker *broker, const char *queue);
 /* Messages in the queue and with its consumers. */
 unsigned broker_depth(const struct broker *broker, const char *queue);
 

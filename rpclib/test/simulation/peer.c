@@ -469,16 +469,50 @@ void peer_request(uint16_t channel, uint64_t tag, const char *routing_key, const
     peer_deliver(channel, tag, false, routing_key, &properties, rpc_bytes_of(body));
 }
 
-void peer_answer(uint16_t channel, unsigned message, const char *body)
+static void answer(uint16_t channel, unsigned message, const char *body, amqp_flags_t more)
 {
     const amqp_basic_properties_t properties = {
-        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CORRELATION_ID_FLAG,
+        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CORRELATION_ID_FLAG | more,
         .content_type = amqp_cstring_bytes("application/json"),
         .correlation_id = amqp_cstring_bytes(peer.messages[message].correlation_id),
+        .app_id = amqp_cstring_bytes(BATCH_APP_ID),
     };
 
     assert_true(message < peer.messages_count);
     peer_deliver(channel, 1, false, peer.messages[message].reply_to, &properties, rpc_bytes_of(body));
+}
+
+void peer_answer(uint16_t channel, unsigned message, const char *body)
+{
+    answer(channel, message, body, 0);
+}
+
+void peer_answer_as_rpclib(uint16_t channel, unsigned message, const char *body)
+{
+    answer(channel, message, body, AMQP_BASIC_APP_ID_FLAG);
+}
+
+unsigned peer_batch(unsigned number, struct batch_entry entries[BATCH_MESSAGES_MAX])
+{
+    const struct peer_message *message = &peer.messages[number];
+    struct mq_message whole = {.body = {message->body, message->body_size}};
+    struct batch_reader reader;
+    amqp_pool_t pool;
+    void *properties;
+    unsigned count = 0;
+
+    assert_true(number < peer.messages_count);
+    init_amqp_pool(&pool, 4096);
+    assert_true(amqp_decode_properties(AMQP_BASIC_CLASS, &pool,
+                                       (amqp_bytes_t){message->raw_size, message->raw_properties}, &properties) >= 0);
+    whole.properties = properties;
+    if (batch_open(&reader, &whole)) { /* its header lies in raw_properties, not in the pool */
+        assert_true(batch_is_sound(reader));
+        while (batch_next(&reader, &entries[count]))
+            count++;
+    }
+    empty_amqp_pool(&pool);
+    return count;
 }
 
 void peer_return(unsigned number)

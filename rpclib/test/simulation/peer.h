@@ -5,6 +5,7 @@
 #ifndef RPCLIB_TEST_PEER_H
 #define RPCLIB_TEST_PEER_H
 
+#include "batch.h"
 #include "fake_loop.h"
 #include "network.h"
 #include "rpclib/connection.h"
@@ -74,6 +75,10 @@ void peer_request(uint16_t channel, uint64_t tag, const char *routing_key, const
 /* An answer to the message that rpclib published as the n-th (from 0). */
 void peer_answer(uint16_t channel, unsigned message, const char *body);
 void peer_return(unsigned message);
+/* The same as from a service of rpclib, which takes batches. */
+void peer_answer_as_rpclib(uint16_t channel, unsigned message, const char *body);
+/* The n-th message that rpclib published as a batch: how many entries it has; 0: it is none. */
+unsigned peer_batch(unsigned message, struct batch_entry entries[BATCH_MESSAGES_MAX]);
 void peer_confirm(uint16_t channel, uint64_t tag, bool multiple, bool ack);
 void peer_block(bool blocked);
 /* The link ends: properly (0) or with an error of recv(). */

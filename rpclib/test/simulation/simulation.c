@@ -22,6 +22,8 @@
 
 #include <jansson.h>
 
+#include "amqp/frame.h"
+#include "batch.h"
 #include "broker.h"
 #include "connection.h"
 #include "fake_loop.h"
@@ -125,6 +127,7 @@ static struct world {
     unsigned events_count;
     struct held held[HELD_MAX];
     unsigned held_count;
+    unsigned batches; /* that the broker was sent, requests and answers */
 } world;
 
 static uint64_t now_ms(void)
@@ -478,19 +481,90 @@ static bool number_in(struct rpc_bytes body, const char *behind, unsigned *numbe
     return at != NULL && sscanf(at + strlen(behind), "%u", number) == 1;
 }
 
-static struct call *call_by_id(const char *correlation_id)
+static struct call *call_by_id(struct rpc_bytes correlation_id)
 {
     for (unsigned i = 0; i < world.calls_count; i++) {
-        if (strcmp(world.calls[i].correlation_id, correlation_id) == 0)
+        if (rpc_bytes_equal(correlation_id, world.calls[i].correlation_id))
             return &world.calls[i];
     }
     return NULL;
 }
 
+/* One request or answer, whether it came alone or in a batch. */
+typedef void message_fn(struct rpc_bytes correlation_id, struct rpc_bytes body);
+
+/* The correlation id among encoded properties; lent from the pool. */
+static struct rpc_bytes correlation_id_in(struct rpc_bytes raw_properties, amqp_pool_t *pool)
+{
+    void *decoded;
+
+    if (amqp_decode_properties(AMQP_BASIC_CLASS, pool, frame_bytes(raw_properties), &decoded) < 0)
+        abort();
+    return frame_text(((const amqp_basic_properties_t *)decoded)->correlation_id);
+}
+
+static void each_message(const struct broker_message *message, message_fn *fn)
+{
+    struct mq_message whole = {.body = message->body};
+    struct batch_reader batch;
+    struct batch_entry entry;
+    amqp_pool_t pool;
+    void *properties;
+
+    init_amqp_pool(&pool, 4096);
+    if (amqp_decode_properties(AMQP_BASIC_CLASS, &pool, frame_bytes(message->raw_properties), &properties) < 0)
+        abort();
+    whole.properties = properties;
+    if (!batch_open(&batch, &whole)) {
+        fn(rpc_bytes_of(message->correlation_id), message->body);
+    } else {
+        world.batches++;
+        if (!batch_is_sound(batch))
+            violated("a batch is not sound");
+        while (batch_next(&batch, &entry))
+            fn(entry.properties.size > 0 ? correlation_id_in(entry.properties, &pool) : entry.key, entry.body);
+    }
+    empty_amqp_pool(&pool);
+}
+
+static void request_published(struct rpc_bytes correlation_id, struct rpc_bytes body)
+{
+    unsigned number = 0;
+
+    if (!number_in(body, "{\"args\": [", &number) || number >= world.calls_count) {
+        violated("the broker got a request that was never made");
+        return;
+    }
+    snprintf(world.calls[number].correlation_id, BROKER_NAME_SIZE, "%.*s", (int)correlation_id.size,
+             correlation_id.data);
+    story("  call %u", number);
+}
+
+static void answer_published(struct rpc_bytes correlation_id, struct rpc_bytes body)
+{
+    struct call *call = call_by_id(correlation_id);
+
+    (void)body;
+    if (call == NULL) {
+        violated("the broker got an answer to nothing");
+        return;
+    }
+    call->answered = true;
+    story("  the answer to call %u", (unsigned)(call - world.calls));
+}
+
+static void request_settled(struct rpc_bytes correlation_id, struct rpc_bytes body)
+{
+    const struct call *call = call_by_id(correlation_id);
+
+    (void)body;
+    if (call == NULL || !call->answered)
+        violated("a request was acknowledged and never answered");
+}
+
 static void broker_on_publish(const struct broker_message *message, unsigned queues, bool accepted, void *arg)
 {
     unsigned number = 0;
-    struct call *call;
 
     (void)arg;
     if (message->exchange[0] == '\0') { /* a dead letter */
@@ -507,26 +581,16 @@ static void broker_on_publish(const struct broker_message *message, unsigned que
         world.events[number].queued += queues;
         story("the broker %s event %u (%u queues)", accepted ? "has" : "refuses", number, queues);
     } else if (message->reply_to[0] != '\0') {
-        if (!number_in(message->body, "{\"args\": [", &number) || number >= world.calls_count) {
-            violated("the broker got a request that was never made");
-            return;
-        }
-        snprintf(world.calls[number].correlation_id, BROKER_NAME_SIZE, "%s", message->correlation_id);
-        story("the broker has call %u (%u queues)", number, queues);
+        story("the broker has this for the service (%u queues):", queues);
+        each_message(message, request_published);
     } else {
-        call = call_by_id(message->correlation_id);
-        if (call == NULL) {
-            violated("the broker got an answer to nothing");
-            return;
-        }
-        call->answered = true;
-        story("the broker has the answer to call %u (%u queues)", (unsigned)(call - world.calls), queues);
+        story("the broker has this for the client (%u queues):", queues);
+        each_message(message, answer_published);
     }
 }
 
 static void broker_on_settled(const struct broker_message *message, const char *queue, enum broker_fate fate, void *arg)
 {
-    const struct call *call;
     unsigned number = 0;
 
     (void)arg;
@@ -540,9 +604,7 @@ static void broker_on_settled(const struct broker_message *message, const char *
     if (fate == BROKER_REJECTED)
         return;
     if (message->reply_to[0] != '\0') {
-        call = call_by_id(message->correlation_id);
-        if (call == NULL || !call->answered)
-            violated("a request was acknowledged and never answered");
+        each_message(message, request_settled);
     } else if (number_in(message->body, "\"event\": ", &number) && number < world.events_count) {
         if (world.events[number].handled == 0)
             violated("event %u was acknowledged and never handled", number);
@@ -982,6 +1044,23 @@ static void fault_reply(void)
         rpc_bytes_of(body), false);
 }
 
+/* A Nameko instance on the same queue gets the next request.  A batch is a method that it does not have. */
+static void fault_stranger(void)
+{
+    static const char refusal[] = "{\"result\": null, \"error\": {\"exc_type\": \"MethodNotFound\", \"exc_args\": []}}";
+    const struct broker_message *message = broker_first(world.broker, "rpc-shop");
+    const char *queue = broker_queue_like(world.broker, "rpc.reply-");
+
+    if (message == NULL || queue == NULL || strcmp(message->routing_key, "shop." BATCH_METHOD) != 0)
+        return;
+    story("a batch goes to somebody who does not know what that is");
+    broker_inject(world.broker, queue, message->reply_to,
+                  &(amqp_basic_properties_t){._flags = AMQP_BASIC_CORRELATION_ID_FLAG,
+                                             .correlation_id = amqp_cstring_bytes(message->correlation_id)},
+                  rpc_bytes_of(refusal), false);
+    broker_drop_first(world.broker, "rpc-shop");
+}
+
 static void fault_poison(void)
 {
     static const char *const bodies[] = {"", "{", "no JSON", "\xff\xfe", "[1, 2", "{\"args\": [1], \"kwargs\": {}}\n}"};
@@ -1053,7 +1132,7 @@ static void any_fault(void)
 {
     struct broker_link *link;
 
-    switch (below(16)) {
+    switch (below(17)) {
     case 0:
     case 1:
     case 2:
@@ -1097,6 +1176,9 @@ static void any_fault(void)
     case 14:
         fault_store();
         break;
+    case 15:
+        fault_stranger();
+        break;
     default:
         fault_process();
         break;
@@ -1137,10 +1219,14 @@ static void step(void)
 static void chaos(void)
 {
     unsigned fault_permille = below(60), call_percent = below(50), event_percent = below(30);
+    unsigned burst_percent = percent(50) ? below(90) : 0; /* calls of one turn share messages */
 
     for (unsigned i = 0; i < CHAOS_STEPS; i++) {
-        if (percent(call_percent))
-            start_call();
+        if (percent(call_percent)) {
+            do
+                start_call();
+            while (percent(burst_percent));
+        }
         if (percent(event_percent))
             publish_event();
         if (below(1000) < fault_permille)
@@ -1432,7 +1518,8 @@ static bool run(uint64_t seed, bool trace)
 
 int main(int argc, char *argv[])
 {
-    uint64_t first = 1, seeds = 1, failed = 0, calls = 0, executed = 0, events = 0, ends[RPC_CANCELLED + 1] = {0};
+    uint64_t first = 1, seeds = 1, failed = 0, calls = 0, executed = 0, events = 0, batches = 0;
+    uint64_t ends[RPC_CANCELLED + 1] = {0};
     bool trace = false;
 
     for (int i = 1; i < argc; i++) {
@@ -1451,15 +1538,16 @@ int main(int argc, char *argv[])
         failed += !run(seed, trace);
         calls += world.calls_count;
         events += world.events_count;
+        batches += world.batches;
         for (unsigned i = 0; i < world.calls_count; i++) {
             executed += world.calls[i].executed;
             if (world.calls[i].ended > 0 || !world.calls[i].taken)
                 ends[world.calls[i].status]++;
         }
     }
-    printf("%llu seeds, %llu failed; %llu calls, executed %llu times, %llu events; calls ended:",
+    printf("%llu seeds, %llu failed; %llu calls, executed %llu times, %llu batches, %llu events; calls ended:",
            (unsigned long long)seeds, (unsigned long long)failed, (unsigned long long)calls,
-           (unsigned long long)executed, (unsigned long long)events);
+           (unsigned long long)executed, (unsigned long long)batches, (unsigned long long)events);
     for (unsigned status = RPC_OK; status <= RPC_CANCELLED; status++) {
         if (ends[status] > 0)
             printf(" %s %llu", rpc_status_name((enum rpc_status)status), (unsigned long long)ends[status]);
