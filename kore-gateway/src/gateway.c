@@ -212,10 +212,11 @@ void kore_worker_configure(void)
             .loop = gateway.loop, .uri = rpc_settings_text(settings, "AMQP_URI"), .name = "gateway"});
     if (gateway.connection != NULL)
         gateway.client = rpc_client_new(
-            gateway.connection,
-            &(struct rpc_client_options){.name = "gateway",
-                                         .calls_max = (uint32_t)rpc_settings_integer(settings, "CALLS_MAX"),
-                                         .on_ready = on_ready});
+            gateway.connection, &(struct rpc_client_options){
+                                    .name = "gateway",
+                                    .calls_max = (uint32_t)rpc_settings_integer(settings, "CALLS_MAX"),
+                                    .one_call_a_message = strcmp(rpc_settings_text(settings, "RPC_BATCHES"), "no") == 0,
+                                    .on_ready = on_ready});
     if (gateway.client == NULL || !orders_start(rpc_settings_text(settings, "PRODUCT_IMAGE_ROOT"))) {
         rpc_log(RPC_LOG_ERROR, "out of memory");
         exit(RPC_EXIT_FAILED);

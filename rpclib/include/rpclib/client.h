@@ -1,6 +1,8 @@
 /*
  * rpc_client: calls methods of other services, many at a time, over one reply queue.
  *
+ * Calls of one turn to the same service of rpclib share a message; Nameko's peers never see one (README.md, "Batches").
+ *
  * It belongs to one connection and its loop.  It declares its reply queue when the connection comes up, again after each
  * reconnect.  A call that was under way when the link broke ends at once with RPC_LOST, or with RPC_OFFLINE when
  * not a byte of it had left.  Answers that come too late, twice, or for nobody are dropped and counted.
