@@ -288,7 +288,7 @@ static void start_call(void)
     int timeout_ms = 1 + (int)(percent(80) ? below(1500) : below(6000));
     bool known = world.healing || percent(95);
 
-    if (world.client == NULL || number == CALLS_MAX - (world.healing ? 0 : PROOFS))
+    if (world.client == NULL || number == CALLS_MAX - (world.healing ? 0 : PROOFS * ROUNDS))
         return;
     world.calls_count++;
     if (world.healing)
@@ -1300,6 +1300,8 @@ static void check_works(void)
 
     world.events_count = world.events_count > EVENTS_MAX - PROOFS ? EVENTS_MAX - PROOFS : world.events_count;
     first_call = world.calls_count;
+    if (first_call + PROOFS > CALLS_MAX)
+        abort();
     first_event = world.events_count;
     memset(&world.calls[first_call], 0, PROOFS * sizeof(struct call));
     memset(&world.events[first_event], 0, PROOFS * sizeof(struct event));
