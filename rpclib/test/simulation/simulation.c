@@ -41,6 +41,7 @@
 #define HEAL_LIMIT_MS    20000 /* silence is noticed, the next attempt made, the channels opened again */
 #define WORKS_LIMIT_MS   5000
 #define PROOFS           3    /* calls, and events, that must go well after healing */
+#define ROUNDS           3    /* of them, see check_standby() */
 #define STANDBY_LIMIT_MS 2500 /* one look round and what comes of it, the next one at the latest */
 #define IDLE_MS          6000
 #define IDLE_STEP_MS     100
