@@ -18,7 +18,7 @@ readonly MEMORY_MAX_MB=2048
 usage() {
     cat <<USAGE
 Usage: ${0##*/} [NOUN...]            e.g. ${0##*/} guard json; all fuzzers without one
-       ${0##*/} --merge NOUN...      put into the corpus what the last runs found new, and keep that small
+       ${0##*/} --merge NOUN...      add to the corpus the fewest inputs of the last runs that reach new code
 
 Builds the fuzzers with clang's libFuzzer and sanitizers into build-fuzz/ and runs each for FUZZ_SECONDS (60).
 What breaks a fuzzer is kept in build-fuzz/finds/NOUN/; run the fuzzer with that file as its argument to see it again.
@@ -99,19 +99,16 @@ run_all() { # FUZZER...
     ((failed == 0)) || exit "$EXIT_FAILED"
 }
 
-# What reaches new code, and no more: the corpus anew, its files named by their content.
+# Adds to the corpus, of what the last runs found, the fewest inputs that reach all the code it does not reach yet.
 merge() { # FUZZER...
-    local fuzzer noun folder
+    local fuzzer noun corpus
     for fuzzer in "$@"; do
         noun=${fuzzer##*/fuzz_}
-        folder=$(mktemp -d "$BUILD/merged-$noun.XXXXXX")
+        corpus=${fuzzer%/*}/corpus/$noun
         mkdir -p "$BUILD/found/$noun"
-        "$BUILD/$fuzzer" -merge=1 "$folder" "${fuzzer%/*}/corpus/$noun" "$BUILD/found/$noun" >"$BUILD/logs/$noun-merge.log" 2>&1 ||
+        "$BUILD/$fuzzer" -set_cover_merge=1 -use_counters=0 "$corpus" "$BUILD/found/$noun" >"$BUILD/logs/$noun-merge.log" 2>&1 ||
             fail "$EXIT_FAILED" "merging failed; see $BUILD/logs/$noun-merge.log"
-        find "${fuzzer%/*}/corpus/$noun" -type f ! -name 'found-*' -delete
-        mv "$folder"/* "${fuzzer%/*}/corpus/$noun/"
-        rmdir "$folder"
-        say "$noun: $(find "${fuzzer%/*}/corpus/$noun" -type f | wc -l) inputs, $(du -sb "${fuzzer%/*}/corpus/$noun" | cut -f1) bytes"
+        say "$noun: $(find "$corpus" -type f | wc -l) inputs, $(find "$corpus" -type f -exec cat {} + | wc -c) bytes"
     done
 }
 
