@@ -4,7 +4,8 @@ import json
 import pytest
 
 from support.amqp import FakeService
-from support.http import RawConnection
+from support.http import raw_get as get
+from support.http import requests_at_once
 from support.shop import a_line, a_product
 
 CLIENTS = 12
@@ -37,24 +38,7 @@ class Shop:
         self.heard()
 
     def at_once(self, *requests):
-        """Requests of as many clients, which the gateway finds in one turn; their answers, in order."""
-        gateway = self.shop.the("gateway")
-        connections = [RawConnection(self.shop.port) for _ in requests]
-        try:
-            gateway.pause()
-            try:
-                for connection, request in zip(connections, requests):
-                    connection.send(request)
-            finally:
-                gateway.resume()
-            return [connection.response() for connection in connections]
-        finally:
-            for connection in connections:
-                connection.close()
-
-
-def get(path):
-    return f"GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n".encode()
+        return requests_at_once(self.shop.the("gateway"), self.shop.port, requests)
 
 
 def post(path, body):

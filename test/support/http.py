@@ -208,3 +208,23 @@ def raw_request(method, path, body=None, headers=()):
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (body or b"")
+
+
+def raw_get(path):
+    return f"GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n".encode()
+
+
+def requests_at_once(gateway, port, requests):
+    """Requests of as many clients, which the gateway finds in one turn of its loop; their answers, in order."""
+    connections = [RawConnection(port) for _ in requests]
+    try:
+        gateway.pause()
+        try:
+            for connection, request in zip(connections, requests):
+                connection.send(request)
+        finally:
+            gateway.resume()
+        return [connection.response() for connection in connections]
+    finally:
+        for connection in connections:
+            connection.close()
