@@ -13,6 +13,7 @@
     PACKAGES_CHECK=(clang clang-format clang-tidy shellcheck)
     PACKAGES_FUZZ=(clang libclang-rt-14-dev)
     PACKAGES_BENCH=(wrk valgrind redis-tools python3-psycopg2 python3-redis python3-venv ca-certificates curl)
+    PACKAGES_CHAOS=(iproute2 util-linux libfaketime python3-pika python3-redis python3-psycopg2)
     PACKAGES_INTEROP=(python3-venv ca-certificates)
 }
 
