@@ -28,6 +28,7 @@ sys.dont_write_bytecode = True
 from measure import data, invariants, load, processes  # noqa: E402
 from measure.servers import CHECKOUT, Servers, Shop  # noqa: E402
 from measure.terminal import say, table  # noqa: E402
+from measure.waiting import wait_until  # noqa: E402
 
 PRODUCTS, ORDERS = 1000, 2000
 DEADLINE_MS = 5000  # RPC_TIMEOUT_MS of the gateway
@@ -39,6 +40,7 @@ REFUSED_MS = 500  # "at once", on a machine on which everything waits for a proc
 GROWTH_MIB = 16  # more than a program may weigh after it all than before; during it, twice that
 WARM_UP_S = 1
 SAMPLE_S = 0.1
+IDLE_TIMEOUT_S = 60
 
 
 class Workload(load.Workload):
@@ -170,6 +172,7 @@ class Overload:
     def __init__(self, servers, build_dir, directory, seconds):
         self.shop = Shop(servers.make_rooms(["shop"])[0], build_dir, settings={"RPC_TIMEOUT_MS": str(DEADLINE_MS)})
         self.servers = servers
+        self.descriptors = None  # of the gateway, without clients
         self.generator = load.Generator(build_dir, directory)
         self.directory, self.seconds = directory, seconds
 
@@ -196,10 +199,17 @@ class Overload:
         costs = {name: (seconds - before[name]) * 1e6 / good for name, seconds in self._cpu().items()}
         return {**costs, "generator": result["generator_cpu_s"] * 1e6 / good}
 
+    def _descriptors(self):
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in processes.tree(self.shop.pids("gateway")))
+
     def _wait_idle(self, workload):
+        """All is applied; and the gateway has seen its clients leave, or it would close some of the next ones as too many."""
         invariants.check(self.shop, workload.ledger)
+        wait_until(lambda: self._descriptors() <= self.descriptors, "all connections are closed", IDLE_TIMEOUT_S)
 
     def run(self, case):
+        if self.descriptors is None:
+            self.descriptors = self._descriptors()
         data.fill(self.shop.room, PRODUCTS, ORDERS)
         workload = Workload(self.shop, load.Ledger(PRODUCTS, ORDERS), self.directory)
         slow_down(self.shop.room, case.slow_ms, case.slow_by)
