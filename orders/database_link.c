@@ -352,6 +352,10 @@ static void link_deliver(struct database_link *link)
     bool refused = sent.rows != NULL && PQresultStatus(sent.rows) == PGRES_FATAL_ERROR;
     bool spoilt = refused && link->state == LINK_READY && spoils_link(sent.rows);
 
+    if (sent.rows == NULL && sent.done != link_on_ping) { /* it is the answer to nothing that was asked */
+        link_lose(link, "the server skipped a statement");
+        return;
+    }
     oldest->rows = NULL;
     link->sent_first = (link->sent_first + 1) % DATABASE_PIPELINE_DEPTH;
     link->sent_count--;
@@ -370,13 +374,23 @@ static bool is_libpqs_own(const PGresult *rows)
     return PQresultStatus(rows) == PGRES_FATAL_ERROR && PQresultErrorField(rows, PG_DIAG_SQLSTATE) == NULL;
 }
 
+static bool is_copy(const PGresult *rows)
+{
+    ExecStatusType status = PQresultStatus(rows);
+
+    return status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH;
+}
+
 /* One result; the first error stands, whatever the server says of what came behind it. */
 static void link_take(struct database_link *link, PGresult *rows)
 {
     struct sent *oldest = &link->sent[link->sent_first];
 
     link->progress_ms = rpc_loop_now_ms(link->options.loop);
-    if (is_libpqs_own(rows)) {
+    if (is_copy(rows)) { /* libpq would hand it out again and again */
+        link_lose(link, "the server copies, which nobody asked for");
+        PQclear(rows);
+    } else if (is_libpqs_own(rows)) {
         link_lose(link, PQresultErrorMessage(rows));
         PQclear(rows);
     } else if (link->sent_count == 0) {

@@ -172,7 +172,9 @@ static void unit_on_lost(struct work *work, struct work_unit *unit)
 
 static void unit_on_rows(struct work *work, struct work_unit *unit, size_t index, const PGresult *rows)
 {
-    if (unit->operation->take(unit, index, rows, work->options.arg)) {
+    int columns = unit->operation->columns;
+
+    if ((columns == 0 || PQnfields(rows) == columns) && unit->operation->take(unit, index, rows, work->options.arg)) {
         unit_end(work, unit, WORK_OK);
         return;
     }

@@ -50,6 +50,7 @@ struct work_operation {
     size_t batch_max;   /* units in one statement, 1..WORK_BATCH_MAX */
     bool is_read;       /* it changes nothing */
     bool is_repeatable; /* doing it twice is as good as once */
+    int columns;        /* of its rows; an answer of another number is none.  0: whatever comes */
     /* Whether two units must not share a statement; NULL: any may. */
     bool (*excludes)(const struct work_unit *unit, const struct work_unit *other);
     /* Fill in the statement's parameters. */
