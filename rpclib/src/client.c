@@ -1,4 +1,4 @@
-#include <stdio.h>
+#include <assert.h>
 #include <stdlib.h>
 
 #include "amqp/frame.h"
@@ -384,6 +384,7 @@ enum rpc_status rpc_call(struct rpc_client *client, const struct rpc_request *re
     enum rpc_status status = session_status(&client->session);
     struct call *call;
 
+    assert(done != NULL);
     if (status != RPC_OK)
         return status;
     if (request->timeout_ms < 1) /* the broker would close the channel over such an expiration */
