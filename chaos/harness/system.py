@@ -119,6 +119,7 @@ class System:
         self.shop = None
         self.programs = {}  # "products-1" -> Program
         self.injured, self.unready, self.exits = [], [], []
+        self._wal_filler = None
         self.lacks = {}  # what faults may need and this machine has not -> why
         self.namespaces, self.packets, self._joined = {}, None, []
         self._hurt = {}  # label -> how many faults hold it down now
@@ -209,6 +210,9 @@ class System:
         for process in (self.packets, self.proxy, *self.namespaces.values()):
             if process is not None:
                 process.close()
+        if self._wal_filler is not None:  # else its folder could not be removed
+            self.servers._script("stop")
+            subprocess.run(["umount", str(self._wal_filler.parent)])
         self.servers.stop()
 
     def heal(self):
