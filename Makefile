@@ -6,7 +6,7 @@ MESON_OPTIONS ?=
 # Debian's, whatever else is in PATH: it runs with Debian's Python.
 MESON := $(firstword $(wildcard /usr/bin/meson) meson)
 
-.PHONY: all help install clean test check fuzz smoke bench bench-quick chaos chaos-seeds
+.PHONY: all help install clean test check fuzz smoke bench bench-quick chaos chaos-seeds overload
 
 all: $(BUILD_DIR)/build.ninja
 	@ninja -C $(BUILD_DIR)
@@ -24,7 +24,8 @@ help:
 	@echo "make fuzz FUZZ_SECONDS= FUZZERS= each fuzzer for a while (60 s, all of them; FUZZERS='guard json')"
 	@echo "make bench                    the shop beside what its servers can do (BENCH_OPTIONS='--peer nameko'); bench-quick: in small"
 	@echo "make chaos SECONDS= SEED=     the shop under load while faults are injected; what was lost, doubled, hung (180 s, random)"
-	@echo "make chaos-seeds SEEDS=       the same for each of the seeds, 300 s each (1 to 10)"
+	@echo "make chaos-seeds SEEDS= JOBS= the same for each of the seeds, 300 s each (1 to 10), so many at a time (1)"
+	@echo "make overload                 what becomes of twice the load that the shop can sustain (OVERLOAD_OPTIONS='--quick')"
 	@echo "make clean                    remove the build folder; data under .run/ stay"
 	@echo "./dev_run.sh                  run the shop;  ./dev_run_backingsvcs.sh  its servers alone"
 
@@ -57,4 +58,7 @@ chaos: all
 	@BUILD_DIR='$(BUILD_DIR)' chaos/chaos.py --seconds '$(or $(SECONDS),180)' $(if $(SEED),--seed '$(SEED)') $(CHAOS_OPTIONS)
 
 chaos-seeds: all
-	@BUILD_DIR='$(BUILD_DIR)' chaos/seeds.sh '$(or $(SECONDS),300)' $(or $(SEEDS),1 2 3 4 5 6 7 8 9 10)
+	@BUILD_DIR='$(BUILD_DIR)' JOBS='$(or $(JOBS),1)' chaos/seeds.sh '$(or $(SECONDS),300)' $(or $(SEEDS),1 2 3 4 5 6 7 8 9 10)
+
+overload: all
+	@BUILD_DIR='$(BUILD_DIR)' chaos/overload.py $(OVERLOAD_OPTIONS)
