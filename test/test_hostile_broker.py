@@ -145,7 +145,8 @@ STEPS = {
 STEPS_OF_THE_GATEWAY = [step for step in STEPS if step not in ("qos-ok", "confirm.select-ok")]
 
 
-STEPS_OF = {"products": list(STEPS), "gateway": STEPS_OF_THE_GATEWAY, "orders": list(STEPS)}
+STEPS_OF_ORDERS = [step for step in STEPS if step != "consume-ok"]  # asked later, when its store is there
+STEPS_OF = {"products": list(STEPS), "gateway": STEPS_OF_THE_GATEWAY, "orders": STEPS_OF_ORDERS}
 EACH = [(name, step) for name, steps in STEPS_OF.items() for step in steps]
 
 
