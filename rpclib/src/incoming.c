@@ -25,7 +25,8 @@ struct incoming_batch {
 struct rpc_incoming {
     struct taken taken;           /* first: the consumer frees it; unused in a batch */
     struct incoming_batch *batch; /* NULL: it came alone */
-    struct rpc_incoming *next;    /* among the answers that wait */
+    struct rpc_incoming *next;    /* among the answers that wait, or are gone */
+    bool unsent;                  /* of the latter: it could not be sent */
     struct rpc_service *service;
     const struct rpc_method *method; /* NULL: none of that name */
     struct rpc_context *context;     /* made when it is asked for */
@@ -165,30 +166,47 @@ static enum rpc_status answers_publish(struct rpc_service *service, struct mq_ch
     };
 
     return mq_publish(channel, &(struct mq_publish){.exchange = rpc_bytes_of(service->exchange),
-                                                    .routing_key = service->answers.first->envelope.reply_to,
+                                                    .routing_key = service->answers.waiting.first->envelope.reply_to,
                                                     .though_blocked = true,
                                                     .properties = &properties,
                                                     .body = batch_body(&service->answers.batch)});
 }
 
-static struct rpc_incoming *answers_take(struct answers *answers)
+static void list_append(struct incoming_list *list, struct rpc_incoming *request)
 {
-    struct rpc_incoming *request = answers->first;
+    request->next = NULL;
+    if (list->last != NULL)
+        list->last->next = request;
+    else
+        list->first = request;
+    list->last = request;
+}
+
+static struct rpc_incoming *list_take(struct incoming_list *list)
+{
+    struct rpc_incoming *request = list->first;
 
     if (request != NULL)
-        answers->first = request->next;
-    if (answers->first == NULL)
-        answers->last = NULL;
+        list->first = request->next;
+    if (list->first == NULL)
+        list->last = NULL;
     return request;
+}
+
+/* Letting a request go may run on_ready, where the owner may answer another one. */
+static void answers_let_go(struct incoming_list *list)
+{
+    struct rpc_incoming *request;
+
+    while ((request = list_take(list)) != NULL)
+        incoming_finish(request, !request->unsent);
 }
 
 void incoming_drop_answers(struct rpc_service *service)
 {
-    struct rpc_incoming *request;
-
     batch_reset(&service->answers.batch);
-    while ((request = answers_take(&service->answers)) != NULL)
-        incoming_finish(request, true);
+    answers_let_go(&service->answers.gone);
+    answers_let_go(&service->answers.waiting);
 }
 
 static void log_unsent(const struct rpc_incoming *request, enum rpc_status status)
@@ -207,12 +225,13 @@ static void answers_send(struct rpc_service *service, struct mq_channel *channel
     struct rpc_incoming *request;
     struct batch_entry entry;
 
-    while (batch_next(&reader, &entry) && (request = answers_take(answers)) != NULL) {
+    while (batch_next(&reader, &entry) && (request = list_take(&answers->waiting)) != NULL) {
         enum rpc_status status = together ? RPC_OK : incoming_publish(request, channel, entry.body);
 
         if (status != RPC_OK)
             log_unsent(request, status);
-        incoming_finish(request, status == RPC_OK);
+        request->unsent = status != RPC_OK;
+        list_append(&answers->gone, request);
     }
     batch_reset(&answers->batch);
 }
@@ -222,12 +241,12 @@ static void answers_on_flush(void *arg)
     struct rpc_service *service = arg;
     struct mq_channel *channel = session_channel(&service->requests.session);
 
-    if (service->answers.first == NULL)
-        return;
-    if (channel != NULL)
-        answers_send(service, channel);
-    else
+    if (channel == NULL) {
         incoming_drop_answers(service);
+        return;
+    }
+    answers_send(service, channel);
+    answers_let_go(&service->answers.gone);
 }
 
 static bool same_sender(const struct rpc_incoming *request, const struct rpc_incoming *other)
@@ -236,7 +255,10 @@ static bool same_sender(const struct rpc_incoming *request, const struct rpc_inc
            memcmp(request->envelope.reply_to.data, other->envelope.reply_to.data, other->envelope.reply_to.size) == 0;
 }
 
-/* Have the answer wait for others until the end of the turn.  False: it goes alone. */
+/*
+ * Have the answer wait for others until the end of the turn.  False: it goes alone, as one to a sender that takes no batches
+ * does, though its request came in one.
+ */
 static bool answers_gather(struct rpc_incoming *request, struct mq_channel *channel)
 {
     struct rpc_service *service = request->service;
@@ -244,21 +266,16 @@ static bool answers_gather(struct rpc_incoming *request, struct mq_channel *chan
     const struct batch_entry entry = {.key = rpc_bytes_of(request->envelope.correlation_id),
                                       .body = buffer_bytes(&service->body)};
 
-    if (request->batch == NULL)
+    if (request->batch == NULL || !request->envelope.takes_batches)
         return false;
-    if (answers->first != NULL && !same_sender(request, answers->first))
+    if (answers->waiting.first != NULL && !same_sender(request, answers->waiting.first))
         answers_send(service, channel);
     if (!batch_add(&answers->batch, &entry)) {
         answers_send(service, channel);
         if (!batch_add(&answers->batch, &entry))
             return false;
     }
-    request->next = NULL;
-    if (answers->last != NULL)
-        answers->last->next = request;
-    else
-        answers->first = request;
-    answers->last = request;
+    list_append(&answers->waiting, request);
     session_flush_later(&service->requests.session);
     return true;
 }
@@ -471,6 +488,7 @@ static struct rpc_incoming *incoming_new(struct rpc_service *service, const stru
         return NULL;
     request->service = service;
     request->context = NULL;
+    request->unsent = false;
     request->method = method_find(service, method_name_of(&delivery->message));
     request->deadline_ms = deadline_of(service, &delivery->message);
     envelope_copy(&request->envelope, request->texts, delivery);
@@ -560,19 +578,24 @@ static void request_begin(struct rpc_service *service, const struct mq_delivery 
 
 /* --- from a batch to its requests --- */
 
-/* The entry as the delivery that it would have been alone.  False: its properties cannot be read, or no memory. */
-static bool batch_entry_delivery(struct rpc_service *service, const struct batch_entry *entry,
-                                 struct mq_delivery *delivery)
+/* The entry as the delivery that it would have been alone.  The status is rabbitmq-c's, of decoding its properties. */
+static int batch_entry_delivery(struct rpc_service *service, const struct batch_entry *entry,
+                                struct mq_delivery *delivery)
 {
     void *properties;
+    int status;
 
-    if (amqp_decode_properties(AMQP_BASIC_CLASS, &service->batch_pool, frame_bytes(entry->properties), &properties) < 0)
-        return false;
+    if (entry->properties.size > FRAME_NESTING_UNCHECKED && frame_properties_are_deep(entry->properties))
+        return AMQP_STATUS_BAD_AMQP_DATA;
+    status =
+        amqp_decode_properties(AMQP_BASIC_CLASS, &service->batch_pool, frame_bytes(entry->properties), &properties);
+    if (status < 0)
+        return status;
     delivery->message.routing_key = entry->key;
     delivery->message.properties = properties;
     delivery->message.raw_properties = entry->properties;
     delivery->message.body = entry->body;
-    return true;
+    return AMQP_STATUS_OK;
 }
 
 static void batch_begin(struct rpc_service *service, const struct mq_delivery *delivery, struct batch_reader reader)
@@ -588,8 +611,12 @@ static void batch_begin(struct rpc_service *service, const struct mq_delivery *d
     consumer_take(&service->requests, &batch->taken, delivery);
     batch->open = 1;                                                       /* until all have begun */
     while (batch->taken.consumer != NULL && batch_next(&reader, &entry)) { /* a handler may free the service */
-        if (batch_entry_delivery(service, &entry, &one))
+        int status = batch_entry_delivery(service, &entry, &one);
+
+        if (status == AMQP_STATUS_OK)
             request_begin(service, &one, batch);
+        else if (status == AMQP_STATUS_NO_MEMORY)
+            request_hand_back(service, delivery, batch);
         else
             request_refuse(service, delivery, batch, "its properties cannot be read");
     }

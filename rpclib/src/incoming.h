@@ -15,10 +15,15 @@ struct subscription {
     const struct rpc_event_handler *handler;
 };
 
+struct incoming_list {
+    struct rpc_incoming *first, *last;
+};
+
 /* Answers to requests of one batch's sender, which travel together. */
 struct answers {
     struct batch batch;
-    struct rpc_incoming *first, *last;
+    struct incoming_list waiting; /* in the order of the batch's entries */
+    struct incoming_list gone;    /* sent or given up; let go at the end of the turn, since that may run callbacks */
 };
 
 struct rpc_service {

@@ -888,9 +888,34 @@ static void test_stop_without_a_link(void **state)
 
 struct batched {
     const char *key, *correlation_id, *reply_to, *body;
+    const char *app_id; /* NULL: that of a sender that takes batches */
+    unsigned nested;    /* arrays within each other in its headers; 0: no headers */
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static void put_u32(char *at, uint32_t value)
+{
+    for (unsigned i = 0; i < 4; i++)
+        at[i] = (char)(value >> (24 - 8 * i));
+}
+
+/* Encoded properties with an array of arrays of ... in their headers. */
+static void append_nested_headers(struct buffer *raw, unsigned nested)
+{
+    const size_t item = 5, head = 2, table = 3 + (size_t)nested * item; /* kind and size; flags; key "a", and then */
+    char *at = buffer_reserve(raw, head + 4 + table);
+
+    assert_non_null(at);
+    memcpy(at, "\x20\x00", head);
+    put_u32(at + head, (uint32_t)table - 1);
+    memcpy(at + head + 4, "\1a", 2);
+    for (unsigned i = 0; i < nested; i++) {
+        at[head + 6 + i * item] = 'A';
+        put_u32(at + head + 7 + i * item, (uint32_t)((nested - i - 1) * item));
+    }
+    buffer_grown(raw, head + 4 + table - 1);
+}
 
 /* Requests of a client of rpclib, in one message. */
 static void batch_comes(uint64_t tag, bool redelivered, const struct batched *requests, size_t count)
@@ -906,10 +931,13 @@ static void batch_comes(uint64_t tag, bool redelivered, const struct batched *re
             .content_type = amqp_cstring_bytes("application/json"),
             .correlation_id = amqp_cstring_bytes(requests[i].correlation_id),
             .reply_to = amqp_cstring_bytes(requests[i].reply_to),
-            .app_id = amqp_cstring_bytes(BATCH_APP_ID),
+            .app_id = amqp_cstring_bytes(requests[i].app_id == NULL ? BATCH_APP_ID : requests[i].app_id),
         };
 
-        assert_int_equal(frame_append_properties(&raw, &properties, 4096), RPC_OK);
+        if (requests[i].nested > 0)
+            append_nested_headers(&raw, requests[i].nested);
+        else
+            assert_int_equal(frame_append_properties(&raw, &properties, 4096), RPC_OK);
         assert_true(batch_add(&batch, &(struct batch_entry){.key = rpc_bytes_of(requests[i].key),
                                                             .properties = buffer_bytes(&raw),
                                                             .body = rpc_bytes_of(requests[i].body)}));
@@ -1022,6 +1050,78 @@ static void test_batch_with_bad_requests(void **state)
     answers_are(0, "a b e");
     rpc_service_stats(service, &stats);
     assert_int_equal(stats.rejected, 2);
+}
+
+/* Each answer alone, though it came in a batch. */
+static void test_batch_of_a_sender_that_takes_none(void **state)
+{
+    static const struct batched requests[] = {{"products.list", "a", "front", HOLD, .app_id = "rpclib-0"},
+                                              {"products.list", "b", "front", HOLD, .app_id = "rpclib-0"},
+                                              {"products.list", "c", "front", HOLD}};
+
+    (void)state;
+    start(0);
+    batch_comes(1, false, requests, COUNT(requests));
+    peer_story_is("1 publish nameko-rpc/front; 1 publish nameko-rpc/front; 1 publish nameko-rpc/front; 1 ack 1");
+    assert_string_equal(peer.messages[0].correlation_id, "a");
+    assert_string_equal(peer.messages[1].correlation_id, "b");
+    assert_string_equal(peer.messages[2].correlation_id, "c");
+}
+
+/* rabbitmq-c would decode them by a recursion as deep. */
+static void test_batch_with_nested_headers(void **state)
+{
+    static const struct batched requests[] = {{"products.list", "a", "front", HOLD},
+                                              {"products.list", "b", "front", HOLD, .nested = 700},
+                                              {"products.list", "c", "front", HOLD}};
+    struct rpc_service_stats stats;
+
+    (void)state;
+    start(0);
+    batch_comes(1, false, requests, COUNT(requests));
+    peer_story_is("1 publish nameko-rpc/front; 1 ack 1");
+    answers_are(0, "a c");
+    rpc_service_stats(service, &stats);
+    assert_int_equal(stats.rejected, 1);
+    assert_int_equal(stats.requests, 2); /* what is too deep is not even decoded */
+}
+
+static void on_ready_answer(void *arg)
+{
+    (void)arg;
+    if (ready++ > 0)
+        rpc_incoming_answer(held[2], RPC_BYTES("3"));
+}
+
+/* The last answer of a batch lets it go, which may tell that the service is ready; who hears that may answer more. */
+static void test_batch_answered_when_ready(void **state)
+{
+    static const struct batched one[] = {{"products.hold", "a", "front", HOLD}};
+    static const struct batched two[] = {{"products.hold", "b", "front", HOLD}, {"products.hold", "c", "front", HOLD}};
+
+    (void)state;
+    service = rpc_service_new(peer.connection,
+                              &(struct rpc_service_options){.name = "products",
+                                                            .methods = methods,
+                                                            .methods_count = sizeof(methods) / sizeof(methods[0]),
+                                                            .on_ready = on_ready_answer});
+    peer_run();
+    batch_comes(1, false, one, COUNT(one));
+    batch_comes(2, false, two, COUNT(two));
+    rpc_service_set_able(service, false);
+    peer.consumers = 2;
+    peer_advance(RPC_STANDBY_MS);
+    assert_false(rpc_service_ready(service));
+    peer.story[0] = '\0';
+    rpc_service_set_able(service, true);
+    rpc_incoming_answer(held[0], RPC_BYTES("1"));
+    rpc_incoming_answer(held[1], RPC_BYTES("2"));
+    peer_run();
+    assert_int_equal(ready, 2);
+    peer_story_is("1 publish nameko-rpc/front; 1 ack 1; 1 publish nameko-rpc/front; 1 ack 2");
+    answers_are(0, "a b");
+    assert_string_equal(peer.messages[1].correlation_id, "c");
+    assert_string_equal(peer.messages[1].body, "{\"result\": 3, \"error\": null}");
 }
 
 static void test_batch_unreadable(void **state)
@@ -1708,6 +1808,9 @@ int main(void)
         TEST(test_batch_answered_piece_by_piece),
         TEST(test_batches_of_two_senders),
         TEST(test_batch_with_bad_requests),
+        TEST(test_batch_of_a_sender_that_takes_none),
+        TEST(test_batch_with_nested_headers),
+        TEST(test_batch_answered_when_ready),
         TEST(test_batch_unreadable),
         TEST(test_batch_with_the_link_lost),
         TEST(test_batch_with_the_service_gone),

@@ -274,14 +274,13 @@ static bool items_are_deep(struct rpc_bytes items, bool has_keys, unsigned depth
 #define FLAG_HEADERS       0x2000u
 #define FLAG_MORE          0x0001u /* another word of flags follows */
 
-bool frame_header_is_deep(struct rpc_bytes payload)
+bool frame_properties_are_deep(struct rpc_bytes properties)
 {
     struct rpc_bytes word;
     unsigned flags = 0;
 
-    take(&payload, CONTENT_FIXED_SIZE);
     for (bool is_first = true, more = true; more; is_first = false) {
-        word = take(&payload, 2);
+        word = take(&properties, 2);
         if (word.data == NULL)
             return false;
         if (is_first)
@@ -289,10 +288,16 @@ bool frame_header_is_deep(struct rpc_bytes payload)
         more = get_u16(word.data) & FLAG_MORE;
     }
     if (flags & FLAG_TYPE)
-        take_sized(&payload, 1);
+        take_sized(&properties, 1);
     if (flags & FLAG_ENCODING)
-        take_sized(&payload, 1);
-    return (flags & FLAG_HEADERS) && items_are_deep(take_sized(&payload, 4), true, 1);
+        take_sized(&properties, 1);
+    return (flags & FLAG_HEADERS) && items_are_deep(take_sized(&properties, 4), true, 1);
+}
+
+bool frame_header_is_deep(struct rpc_bytes payload)
+{
+    take(&payload, CONTENT_FIXED_SIZE);
+    return frame_properties_are_deep(payload);
 }
 
 enum rpc_status frame_append_bare_header(struct buffer *out, uint16_t channel, struct rpc_bytes payload)

@@ -47,6 +47,8 @@ struct frame_head frame_read_head(const char head[FRAME_HEAD_SIZE]);
  * decodes them by recursion.  What cannot be read ends the search, as it will end the decoding.
  */
 bool frame_header_is_deep(struct rpc_bytes payload);
+/* The same of encoded properties alone, as a batch holds them. */
+bool frame_properties_are_deep(struct rpc_bytes properties);
 
 /* The same content header with no properties at all; RPC_OK or RPC_NO_MEMORY. */
 enum rpc_status frame_append_bare_header(struct buffer *out, uint16_t channel, struct rpc_bytes payload);
