@@ -21,11 +21,11 @@
 struct rpc_client;
 
 struct rpc_client_options {
-    const char *name;      /* part of the reply queue's name: "gateway"; copied */
-    uint32_t calls_max;    /* calls in flight, at most a million; past it RPC_BUSY; 0: 1000 */
-    const char *exchange;  /* NULL: "nameko-rpc" */
+    const char *name;        /* part of the reply queue's name: "gateway"; copied */
+    uint32_t calls_max;      /* calls in flight, at most a million; past it RPC_BUSY; 0: 1000 */
+    const char *exchange;    /* NULL: "nameko-rpc" */
     bool one_call_a_message; /* false: calls of one turn to a service of rpclib share messages (README, "Batches") */
-    rpc_loop_fn *on_ready; /* the reply queue is there (again): calls will be taken; may be NULL */
+    rpc_loop_fn *on_ready;   /* the reply queue is there (again): calls will be taken; may be NULL */
     void *arg;
 };
 
@@ -47,7 +47,8 @@ struct rpc_reply {
 /*
  * The answer to one rpc_call().  Runs exactly once for each call that returned RPC_OK and was not cancelled, always from
  * the loop, never from inside rpc_call().  `reply` is NULL unless `status` is RPC_OK or RPC_REMOTE_ERROR.  RPC_BUSY,
- * RPC_BLOCKED, RPC_OFFLINE and RPC_NO_MEMORY say that nothing was sent.
+ * RPC_BLOCKED, RPC_OFFLINE, RPC_TOO_LARGE and RPC_NO_MEMORY say that nothing was sent: a call that waited for others of its
+ * turn may learn them here, where one that goes alone has them from rpc_call().
  */
 typedef void rpc_reply_fn(enum rpc_status status, const struct rpc_reply *reply, void *arg);
 

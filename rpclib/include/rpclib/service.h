@@ -6,7 +6,9 @@
  * up, again after each reconnect.
  *
  * A request is acknowledged after its answer went out, many at a time; a service that dies leaves its requests to
- * another.  At most `prefetch` requests and, apart from them, `prefetch` events a handler are under way.
+ * another.  At most `prefetch` messages with requests and, apart from them, `prefetch` events a handler are under way.  A
+ * message of a client of rpclib may hold 16 requests (README.md, "Batches"): their handlers run one after the other, it is
+ * acknowledged after the last answer, and delivered again with all of them when that does not come to be.
  */
 #ifndef RPCLIB_SERVICE_H
 #define RPCLIB_SERVICE_H
@@ -123,7 +125,7 @@ void rpc_service_stop(struct rpc_service *service, int timeout_ms, rpc_loop_fn *
 /* Requests and events still with a handler may be answered or finished after this; that does nothing then. */
 void rpc_service_free(struct rpc_service *service); /* NULL is fine */
 
-/* Requests and events with a handler now. */
+/* Messages with a handler now: events, and requests; those that came in one message count once. */
 uint32_t rpc_service_in_flight(const struct rpc_service *service);
 
 /* --- one request --- */
