@@ -50,6 +50,28 @@ static bool consumer_wants(const struct consumer *consumer)
     return !consumer->stopping && consumer->duty == CONSUMER_ON_DUTY;
 }
 
+/* --- questions to the broker; each has a limit --- */
+
+static void consumer_ask(struct consumer *consumer, struct mq_channel *channel)
+{
+    mq_consume(channel, consumer->queue, CONSUMER_TAG, false);
+    consumer->asked = true;
+    session_await_answers(&consumer->session);
+}
+
+static void consumer_cancel(struct consumer *consumer, struct mq_channel *channel)
+{
+    mq_cancel(channel, CONSUMER_TAG);
+    consumer->asked = consumer->consuming = false;
+    session_await_answers(&consumer->session);
+}
+
+static void consumer_inspect(struct consumer *consumer, struct mq_channel *channel)
+{
+    mq_queue_inspect(channel, consumer->queue);
+    session_await_answers(&consumer->session);
+}
+
 /* --- acknowledging --- */
 
 /* One that is in no list any more. */
@@ -183,10 +205,10 @@ static void consumer_enter(struct consumer *consumer, enum consumer_duty duty)
             rpc_log(RPC_LOG_INFO, "consuming again", RPC_LOG_TEXT("queue", consumer->queue));
         consumer->is_told = false;
         if (consumer->session.channel != NULL)
-            mq_consume(consumer->session.channel, consumer->queue, CONSUMER_TAG, false);
+            consumer_ask(consumer, consumer->session.channel);
         break;
     case CONSUMER_LEAVING:
-        mq_cancel(consumer->session.channel, CONSUMER_TAG);
+        consumer_cancel(consumer, consumer->session.channel);
         consumer_look_round(consumer);
         break;
     case CONSUMER_STANDBY:
@@ -213,7 +235,7 @@ void consumer_look_round(struct consumer *consumer)
         return;
     consumer->inspecting = true;
     if (mq_channel_settled(channel))
-        mq_queue_inspect(channel, consumer->queue); /* else when it is: consumer_on_settled() */
+        consumer_inspect(consumer, channel); /* else when it is: consumer_on_settled() */
 }
 
 /*
@@ -253,15 +275,17 @@ static void consumer_setup(struct mq_channel *channel, void *arg)
     if (consumer->unable && !consumer->never_left)
         consumer->duty = CONSUMER_STANDBY; /* until consumer_on_up() has looked round */
     if (consumer_wants(consumer))
-        mq_consume(channel, consumer->queue, CONSUMER_TAG, false);
+        consumer_ask(consumer, channel);
 }
 
 static void consumer_on_up(void *arg)
 {
     struct consumer *consumer = arg;
 
-    if (consumer->stopping && !consumer->stopped) /* while it came up: the broker was already asked to deliver */
-        mq_cancel(consumer->session.channel, CONSUMER_TAG);
+    if (mq_channel_settled(consumer->session.channel))
+        consumer->consuming = consumer->asked;
+    if (consumer->stopping && consumer->asked) /* while it came up */
+        consumer_cancel(consumer, consumer->session.channel);
     if (consumer->duty != CONSUMER_ON_DUTY) /* the others may be gone as well */
         consumer_look_round(consumer);
     consumer->events->on_change(consumer->arg);
@@ -272,7 +296,7 @@ static void consumer_on_down(void *arg)
 {
     struct consumer *consumer = arg;
 
-    consumer->inspecting = false;
+    consumer->inspecting = consumer->asked = consumer->consuming = false;
     while (consumer->current.first != NULL) {
         struct taken *taken = list_take(&consumer->current);
 
@@ -292,10 +316,11 @@ static void consumer_on_settled(void *arg)
 {
     struct consumer *consumer = arg;
 
+    consumer->consuming = consumer->asked;
     if (consumer->stopping)
         consumer->stopped = true;
     else if (consumer->inspecting) /* it had to wait for the answer to a consume or a cancel */
-        mq_queue_inspect(consumer->session.channel, consumer->queue);
+        consumer_inspect(consumer, consumer->session.channel);
     consumer->events->on_change(consumer->arg);
 }
 
@@ -306,10 +331,9 @@ void consumer_stop(struct consumer *consumer)
     if (consumer->stopping)
         return;
     consumer->stopping = true;
-    if (channel != NULL)
-        mq_cancel(channel, CONSUMER_TAG);
-    else
-        consumer->stopped = consumer->session.channel == NULL;
+    consumer->stopped = !consumer->consuming; /* what may yet come is not waited for, but handed back */
+    if (channel != NULL && consumer->asked)
+        consumer_cancel(consumer, channel);
 }
 
 bool consumer_drained(const struct consumer *consumer)

@@ -57,8 +57,10 @@ struct consumer {
     bool is_told;    /* the log says that it stands by */
     bool inspecting; /* the broker is to be asked, or was, who else consumes */
     bool never_left; /* the queue goes with its last consumer, or is ours alone */
+    bool asked;      /* the broker is to deliver */
+    bool consuming;  /* and it has agreed */
     bool stopping;   /* no more messages are wanted */
-    bool stopped;    /* and the broker knows */
+    bool stopped;    /* and the broker knows, or never agreed to send any */
     uint64_t handed_back;
 };
 

@@ -24,7 +24,7 @@ static bool service_all(const struct rpc_service *service, bool (*holds)(const s
 
 static bool consumer_up(const struct consumer *consumer)
 {
-    return session_status(&consumer->session) == RPC_OK && !consumer->stopping && consumer->duty == CONSUMER_ON_DUTY;
+    return session_status(&consumer->session) == RPC_OK && !consumer->stopping && consumer->consuming;
 }
 
 bool rpc_service_ready(const struct rpc_service *service)

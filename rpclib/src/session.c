@@ -27,8 +27,8 @@ static void session_on_timer(void *arg)
     } else if (mq == NULL || mq_blocked(mq)) {
         rpc_loop_timer_start(session->timer, SESSION_SETUP_MAX_MS);
     } else {
-        snprintf(reason, sizeof(reason), "no answer to the set-up of \"%s\" within %d ms", session->what,
-                 SESSION_SETUP_MAX_MS);
+        snprintf(reason, sizeof(reason), "no answer to %s of \"%s\" within %d ms",
+                 session->up ? "a question" : "the set-up", session->what, SESSION_SETUP_MAX_MS);
         connection_give_up(session->connection, reason);
     }
 }
@@ -44,7 +44,7 @@ static void session_enter_down(struct session *session)
     bool owed = session->opened;
 
     session->channel = NULL;
-    session->up = session->opened = false;
+    session->up = session->opened = session->awaits = false;
     if (owed)
         session->events->on_down(session->arg);
 }
@@ -63,6 +63,8 @@ static void session_on_settled(void *arg)
 {
     struct session *session = arg;
 
+    rpc_loop_timer_stop(session->timer);
+    session->awaits = false;
     if (session->up) {
         if (session->events->on_settled != NULL)
             session->events->on_settled(session->arg);
@@ -70,7 +72,6 @@ static void session_on_settled(void *arg)
     }
     session->up = true;
     session->up_ms = session_now_ms(session);
-    rpc_loop_timer_stop(session->timer);
     session->events->on_up(session->arg);
 }
 
@@ -220,6 +221,15 @@ void session_on_connection_down(struct session *session)
 {
     rpc_loop_timer_stop(session->timer);
     session_enter_down(session);
+}
+
+/* The oldest question's time runs: one that is asked behind it does not make that longer. */
+void session_await_answers(struct session *session)
+{
+    if (!session->up || session->awaits)
+        return;
+    session->awaits = true;
+    rpc_loop_timer_start(session->timer, SESSION_SETUP_MAX_MS);
 }
 
 struct mq_channel *session_channel(const struct session *session)

@@ -13,7 +13,7 @@
 
 #define SESSION_REOPEN_MIN_MS 100
 #define SESSION_REOPEN_MAX_MS 5000
-#define SESSION_SETUP_MAX_MS  10000 /* for all answers to a set-up; then the link is given up */
+#define SESSION_SETUP_MAX_MS  10000 /* for all answers to a set-up, or to later questions; then the link is given up */
 
 struct session_events {
     void (*setup)(struct mq_channel *channel, void *arg); /* declare and consume what is needed */
@@ -37,9 +37,10 @@ struct session {
     struct mq_channel *channel;
     bool up;
     bool opened;                  /* setup ran, on_down is owed */
+    bool awaits;                  /* answers to what was asked while up */
     unsigned failures;            /* since the session last stayed up for SESSION_REOPEN_MAX_MS */
     uint64_t up_ms;               /* when it came up */
-    struct rpc_loop_timer *timer; /* the set-up's limit, or until the channel is opened again */
+    struct rpc_loop_timer *timer; /* the limit of the set-up or of later questions, or until it is opened again */
 };
 
 /* Joins the connection; opens at once if that is up.  False when out of memory.  `session` is the caller's memory. */
@@ -50,6 +51,9 @@ void session_clear(struct session *session);
 
 /* Close the channel and open it again after a while, with a new set-up: something that it declared is gone. */
 void session_restart(struct session *session);
+
+/* Something that on_settled will tell of was just asked: while up, that has the same limit as the set-up. */
+void session_await_answers(struct session *session);
 
 /* NULL unless the session is up. */
 struct mq_channel *session_channel(const struct session *session);

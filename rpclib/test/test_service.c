@@ -696,6 +696,90 @@ static void test_set_up_without_answers(void **state)
     assert_int_equal(peer.handshakes, handshakes + 1);
 }
 
+/* It was unable when the link came up, and asks for requests later: the same limit, and not ready before the answer. */
+static void test_late_consume_without_an_answer(void **state)
+{
+    unsigned handshakes = peer.handshakes;
+
+    (void)state;
+    peer.consumers = 1;
+    service = rpc_service_new(
+        peer.connection,
+        &(struct rpc_service_options){.name = "products", .methods = methods, .methods_count = 1, .unable = true});
+    peer_run();
+    peer_story_is("1 look");
+    peer.holds_answers = true;
+    rpc_service_set_able(service, true);
+    peer_block(true);
+    peer_advance(SESSION_SETUP_MAX_MS);
+    assert_false(rpc_service_ready(service));
+    assert_int_equal(peer.handshakes, handshakes);
+    peer_block(false);
+    peer_advance(SESSION_SETUP_MAX_MS - 1);
+    assert_false(rpc_service_ready(service));
+    assert_int_equal(peer.handshakes, handshakes);
+    peer.holds_answers = false;
+    peer_advance(1 + RPC_RECONNECT_MAX_MS);
+    assert_int_equal(peer.handshakes, handshakes + 1);
+    assert_true(rpc_service_ready(service));
+    peer_advance(SESSION_SETUP_MAX_MS);
+    assert_true(rpc_service_ready(service));
+    assert_int_equal(peer.handshakes, handshakes + 1);
+}
+
+/* A cancel and the looks behind it: the oldest question's time counts. */
+static void test_standby_without_answers(void **state)
+{
+    unsigned handshakes = peer.handshakes;
+
+    (void)state;
+    service = rpc_service_new(
+        peer.connection, &(struct rpc_service_options){.name = "products", .methods = methods, .methods_count = 1});
+    peer_run();
+    assert_true(rpc_service_ready(service));
+    peer.consumers = 2;
+    peer.holds_answers = true;
+    rpc_service_set_able(service, false);
+    peer_advance(RPC_STANDBY_MS);
+    peer_story_is("1 look");
+    peer_advance(SESSION_SETUP_MAX_MS);
+    peer.holds_answers = false;
+    peer_advance(RPC_RECONNECT_MAX_MS);
+    assert_int_equal(peer.handshakes, handshakes + 1);
+    assert_false(rpc_service_ready(service));
+}
+
+/* Nothing was taken, and nothing was agreed on: nothing to wait for. */
+static void test_stop_before_the_consume_is_answered(void **state)
+{
+    (void)state;
+    peer.holds_answers = true;
+    service = rpc_service_new(
+        peer.connection, &(struct rpc_service_options){.name = "products", .methods = methods, .methods_count = 1});
+    peer_run();
+    rpc_service_stop(service, 1000, on_stopped, NULL);
+    peer_advance(1);
+    assert_int_equal(stopped, 1);
+}
+
+static void test_stop_before_a_late_consume_is_answered(void **state)
+{
+    (void)state;
+    peer.consumers = 1;
+    service = rpc_service_new(
+        peer.connection,
+        &(struct rpc_service_options){.name = "products", .methods = methods, .methods_count = 1, .unable = true});
+    peer_run();
+    peer_story_is("1 look");
+    peer.holds_answers = true;
+    rpc_service_set_able(service, true);
+    peer_run();
+    rpc_service_stop(service, 1000, on_stopped, NULL);
+    peer_advance(1);
+    assert_int_equal(stopped, 1);
+    peer_story_is("1 cancel");
+}
+
 /* One of two sessions finds no channel: tried again and again, told of once; so is a broker that is away. */
 static void test_too_few_channels(void **state)
 {
@@ -1475,7 +1559,7 @@ static void test_stop_while_standing_by(void **state)
     rpc_service_set_able(service, true);
     peer_advance(1);
     assert_int_equal(stopped, 1);
-    peer_story_is("1 cancel");
+    peer_story_is("");
     assert_string_equal(peer.declared, "");
 }
 
@@ -1784,6 +1868,10 @@ int main(void)
         TEST(test_answer_later),
         TEST(test_answer_after_reconnect),
         TEST(test_set_up_without_answers),
+        TEST(test_late_consume_without_an_answer),
+        TEST(test_standby_without_answers),
+        TEST(test_stop_before_the_consume_is_answered),
+        TEST(test_stop_before_a_late_consume_is_answered),
         TEST(test_too_few_channels),
         TEST(test_a_refused_declaration_is_told_once),
         TEST(test_a_link_that_never_stays),
