@@ -1,5 +1,6 @@
 """The faults: each a context that is entered to break something and left to heal it.  Everything that varies is chosen from
 the seed before the run, in choose(); nothing here draws a number."""
+import http.client
 import json
 import os
 import signal
@@ -94,15 +95,23 @@ def server_frozen(stage, server):
             stage.system.expect_unready(began + limits.SILENCE_S, time.monotonic(), *PROGRAMS)
 
 
+def _have_it_publish(system, gateway):
+    """A connection is told that it is blocked when it publishes, and the load may be waiting for something frozen."""
+    try:
+        system.http(gateway, "/products/chaos-nothing", limits.PUBLISHED_S)
+    except (OSError, http.client.HTTPException):
+        pass  # no answer in that time, or the gateway itself is gone
+
+
 @contextmanager
 def alarm(stage, name, raised, cleared):
     system = stage.system
     system.servers.rabbitmqctl(f"set_{name}", *raised)
+    _have_it_publish(system, "gateway-1")
     began = time.monotonic()
     try:
         yield
     finally:
-        # Until somebody publishes, a connection is not told that it is blocked: those that the load uses are.
         system.expect_unready(began, time.monotonic(), "gateway-1")
         system.servers.rabbitmqctl(f"set_{name}", *cleared)
 

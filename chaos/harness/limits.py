@@ -19,6 +19,7 @@ SETTLE_S = CLAIM_S + RECOVERY_S  # outbox and queues are empty
 EXIT_S = DRAIN_S + MACHINE_RECOVERY_S
 READY_LAG_S = 2 * SCALE  # /readyz has heard of what happened
 HEALTH_TIMEOUT_S = 5 * SCALE  # /healthz answers
+PUBLISHED_S = 1 * SCALE  # a request has reached the gateway, and its call the broker
 GRACE_S = 1 * SCALE  # what began just before or just after a process was hurt may feel it
 
 RUN_OF_SUCCESS = 20  # requests in a row tell that it works again
