@@ -364,6 +364,7 @@ static bool client_gather(struct rpc_client *client, const struct outgoing *out,
 
 static enum rpc_status client_send(struct rpc_client *client, const struct rpc_request *request, struct call *call)
 {
+    struct mq_channel *channel = session_channel(&client->session);
     struct outgoing out;
 
     if (!wire_request(&client->body, request->args, request->kwargs))
@@ -372,10 +373,11 @@ static enum rpc_status client_send(struct rpc_client *client, const struct rpc_r
         return RPC_TOO_LARGE;
     if (client->batches)
         call->peer = peers_get(&client->peers, request->service);
-    if (call->peer != NULL && call->peer->takes_batches && client_gather(client, &out, request->timeout_ms, call))
+    if (call->peer != NULL && call->peer->takes_batches && mq_would_take(channel, &out.publish) == RPC_OK &&
+        client_gather(client, &out, request->timeout_ms, call))
         return RPC_OK;
     call->position = session_output_appended(&client->session);
-    return mq_publish(session_channel(&client->session), &out.publish);
+    return mq_publish(channel, &out.publish);
 }
 
 enum rpc_status rpc_call(struct rpc_client *client, const struct rpc_request *request, rpc_reply_fn *done, void *arg,

@@ -172,6 +172,20 @@ void mq_confirm_select(struct mq_channel *channel)
 
 /* --- telling --- */
 
+enum rpc_status mq_would_take(const struct mq_channel *channel, const struct mq_publish *publish)
+{
+    const struct mq *mq = channel->mq;
+    size_t waiting = buffer_size(&mq->output);
+
+    if (publish->body.size > RPC_MESSAGE_SIZE_MAX)
+        return RPC_TOO_LARGE;
+    if (mq->blocked && !publish->though_blocked)
+        return RPC_BLOCKED;
+    if (waiting > 0 && waiting + publish->body.size > mq->options.output_size_max)
+        return RPC_BUSY;
+    return RPC_OK;
+}
+
 enum rpc_status mq_publish(struct mq_channel *channel, const struct mq_publish *publish)
 {
     struct mq *mq = channel->mq;
@@ -179,14 +193,10 @@ enum rpc_status mq_publish(struct mq_channel *channel, const struct mq_publish *
                                    .routing_key = frame_bytes(publish->routing_key),
                                    .mandatory = publish->mandatory};
     size_t before = buffer_size(&mq->output);
-    enum rpc_status status;
+    enum rpc_status status = mq_would_take(channel, publish);
 
-    if (publish->body.size > RPC_MESSAGE_SIZE_MAX)
-        return RPC_TOO_LARGE;
-    if (mq->blocked && !publish->though_blocked)
-        return RPC_BLOCKED;
-    if (before > 0 && before + publish->body.size > mq->options.output_size_max)
-        return RPC_BUSY;
+    if (status != RPC_OK)
+        return status;
     status = frame_append_method(&mq->output, channel->number, AMQP_BASIC_PUBLISH_METHOD, &method, mq->frame_max);
     if (status == RPC_OK)
         status = frame_append_content(&mq->output, channel->number, publish->properties, publish->raw_properties,

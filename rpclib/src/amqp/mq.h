@@ -162,7 +162,9 @@ struct mq_publish {
     struct rpc_bytes body;
 };
 
-/* RPC_OK, or with nothing appended: RPC_BUSY (output bound), RPC_BLOCKED, RPC_TOO_LARGE, RPC_NO_MEMORY. */
+/* Whether a publish would be taken now: RPC_OK, RPC_BUSY (output bound), RPC_BLOCKED, RPC_TOO_LARGE. */
+enum rpc_status mq_would_take(const struct mq_channel *channel, const struct mq_publish *publish);
+/* RPC_OK, or with nothing appended: as mq_would_take() says, RPC_TOO_LARGE for the headers, RPC_NO_MEMORY. */
 enum rpc_status mq_publish(struct mq_channel *channel, const struct mq_publish *publish);
 
 void mq_ack(struct mq_channel *channel, uint64_t tag, bool multiple);
