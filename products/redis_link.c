@@ -15,6 +15,7 @@
 
 #include "reply_memory.h"
 #include "rpclib/log.h"
+#include "rpclib/outage.h"
 #include "rpclib/resolve.h"
 
 #define READS_PER_WAKEUP_MAX 16 /* of 16 KiB each; then the loop's other business has its turn */
@@ -70,9 +71,9 @@ struct redis_link {
     size_t text_capacity;
 
     bool was_told_up; /* the last that on_state heard */
-    bool is_away_logged;
+    struct rpc_outage outage;
+    struct rpc_loop_timer *stays;
     time_t since;
-    uint64_t since_ms;
     char reason[REDIS_REASON_SIZE];
 };
 
@@ -86,27 +87,34 @@ static void link_tell(struct redis_link *link, bool up)
         return;
     link->was_told_up = up;
     link->since = time(NULL);
-    link->since_ms = rpc_loop_now_ms(link->loop);
     if (link->on_state != NULL)
         link->on_state(up, link->arg);
 }
 
 static void link_log_away(struct redis_link *link, const char *reason)
 {
-    if (link->is_away_logged && strcmp(link->reason, reason) == 0)
-        return;
-    link->is_away_logged = true;
+    bool is_told;
+
     snprintf(link->reason, sizeof(link->reason), "%s", reason);
-    rpc_log(RPC_LOG_WARNING, "redis is away", RPC_LOG_TEXT("host", link->uri.host), RPC_LOG_INT("port", link->uri.port),
-            RPC_LOG_TEXT("reason", link->reason));
+    is_told = rpc_outage_down(&link->outage, link->reason, rpc_loop_now_ms(link->loop));
+    rpc_log(is_told ? RPC_LOG_WARNING : RPC_LOG_DEBUG, "redis is away", RPC_LOG_TEXT("host", link->uri.host),
+            RPC_LOG_INT("port", link->uri.port), RPC_LOG_TEXT("reason", link->reason));
 }
 
 static void link_log_up(struct redis_link *link)
 {
     rpc_log(RPC_LOG_INFO, "redis is there", RPC_LOG_TEXT("host", link->uri.host), RPC_LOG_INT("port", link->uri.port),
             RPC_LOG_INT("database", link->uri.database),
-            RPC_LOG_INT("away_ms", rpc_loop_now_ms(link->loop) - link->since_ms));
-    link->is_away_logged = false;
+            RPC_LOG_INT("away_ms", rpc_outage_ms(&link->outage, rpc_loop_now_ms(link->loop))));
+}
+
+static void link_on_stay(void *arg)
+{
+    struct redis_link *link = arg;
+
+    link->delay_ms = REDIS_RECONNECT_MIN_MS;
+    if (rpc_outage_stayed(&link->outage, rpc_loop_now_ms(link->loop)))
+        link_log_up(link);
 }
 
 /* Half of the delay is certain, half is chance: a thousand programs do not come back in the same moment. */
@@ -137,9 +145,10 @@ static void link_enter(struct redis_link *link, enum phase phase)
         rpc_loop_timer_start(link->timer, REDIS_CONNECT_TIMEOUT_MS);
         break;
     case PHASE_UP:
-        link->delay_ms = REDIS_RECONNECT_MIN_MS;
         link->addresses.count = link->address_next = 0;
-        link_log_up(link);
+        if (rpc_outage_up(&link->outage, rpc_loop_now_ms(link->loop)))
+            link_log_up(link);
+        rpc_loop_timer_start(link->stays, REDIS_STAY_MS);
         link_tell(link, true);
         break;
     case PHASE_LOOKING_UP:
@@ -156,6 +165,7 @@ static void link_lost(struct redis_link *link, const char *reason)
     if (link->phase == PHASE_CLOSED)
         return;
     link_log_away(link, reason);
+    rpc_loop_timer_stop(link->stays);
     link_enter(link, PHASE_WAITING);
     link_tell(link, false);
 }
@@ -496,6 +506,8 @@ static void command_on_reply(redisAsyncContext *redis, void *reply_pointer, void
         result = reply->type == REDIS_REPLY_ERROR ? REDIS_REFUSED : REDIS_ANSWERED;
     }
     assert(link->oldest == command); /* hiredis runs its callbacks in the order of the commands */
+    if (reply != NULL)
+        link->delay_ms = REDIS_RECONNECT_MIN_MS;
     link->oldest = command->next;
     if (link->oldest == NULL)
         link->newest = NULL;
@@ -631,14 +643,16 @@ struct redis_link *redis_link_new(const struct redis_link_options *options)
     link->arg = options->arg;
     link->delay_ms = REDIS_RECONNECT_MIN_MS;
     link->since = time(NULL);
-    link->since_ms = rpc_loop_now_ms(link->loop);
+    rpc_outage_init(&link->outage, REDIS_STAY_MS, rpc_loop_now_ms(link->loop));
     link->phase = PHASE_WAITING;
     snprintf(link->name, sizeof(link->name), "%s", options->name);
     snprintf(link->reason, sizeof(link->reason), "not connected yet");
     link->replies = reply_memory_new();
     link->flush = rpc_loop_task_new(link->loop, link_on_turn_end, link);
     link->timer = rpc_loop_timer_new(link->loop, link_on_timer, link);
-    if (!uri_copy(&link->uri, options->uri) || link->replies == NULL || link->flush == NULL || link->timer == NULL)
+    link->stays = rpc_loop_timer_new(link->loop, link_on_stay, link);
+    if (!uri_copy(&link->uri, options->uri) || link->replies == NULL || link->flush == NULL || link->timer == NULL ||
+        link->stays == NULL)
         goto failed;
     rpc_loop_timer_start(link->timer, 0);
     return link;
@@ -656,6 +670,7 @@ void redis_link_free(struct redis_link *link)
         redisAsyncFree(link->redis);
     rpc_resolve_cancel(link->lookup);
     rpc_loop_timer_free(link->timer);
+    rpc_loop_timer_free(link->stays);
     rpc_loop_task_free(link->flush);
     reply_memory_free(link->replies);
     free(link->text);

@@ -3,8 +3,8 @@
  *
  * It looks up the host, connects, logs in, selects the database and asks one harmless question; when the server answers
  * that, the link is up.  When it breaks, it comes back by itself, after a delay that grows from REDIS_RECONNECT_MIN_MS to
- * REDIS_RECONNECT_MAX_MS and is spread at random.  A server that is away is a state, logged once when it begins, once
- * when its reason changes, and once when it ends.
+ * REDIS_RECONNECT_MAX_MS and is spread at random, until a command is answered or the connection has stayed.  A server that
+ * is away is a state, logged as rpc_outage says: when it begins, when its reason changes, now and then, and when it ends.
  *
  * All commands of a turn of the loop leave in one write at its end.  Redis answers in order, so one command that is not
  * answered within the time limit means that none behind it will be: the connection is given up, with all that is on it.
@@ -25,6 +25,7 @@
 
 #define REDIS_RECONNECT_MIN_MS   50
 #define REDIS_RECONNECT_MAX_MS   2000
+#define REDIS_STAY_MS            2000                /* one that was up for less was not: the outage goes on */
 #define REDIS_CONNECT_TIMEOUT_MS 3000                /* from the TCP connect to the answered question */
 #define REDIS_COMMANDS_MAX       8192                /* in flight */
 #define REDIS_OUTPUT_SIZE_MAX    (64u * 1024 * 1024) /* bytes waiting to be written */

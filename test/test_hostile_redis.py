@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from support.clock import ANSWER_S, SLACK_S, TIME_SCALE, wait_until
+from support.clock import ANSWER_S, RECOVERY_S, SLACK_S, TIME_SCALE, wait_until
 from support.fake import Gone, Hangup, Silence, byte_by_byte, whole
 from support.fake_broker import Caller, FakeBroker, Message, encode_properties
 from support.fake_redis import FakeRedis
@@ -16,6 +16,7 @@ _numbers = itertools.count(1)
 UNAVAILABLE = "ServiceUnavailable"
 UNKNOWN = "OutcomeUnknown"
 UNEXPECTED = "UnexpectedError"
+LINES_MAX = 3  # a line for each reason, and one for an answer
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ class Bench:
         self.caller = Caller(self.broker)
         uri = self.redis.uri.replace("redis://", "redis://" + credentials)
         label = f"hostile-redis-{next(_numbers)}"
-        settings = {"AMQP_URI": self.broker.uri, "REDIS_URI": uri, "STORE_TIMEOUT_MS": str(STORE_TIMEOUT_MS)}
+        settings = {"AMQP_URI": self.broker.uri, "REDIS_URI": uri, "STORE_TIMEOUT_MS": str(STORE_TIMEOUT_MS), "LOG_LEVEL": "debug"}
         self.products = Watched(directory, "products", label, **settings)
 
     def close(self):
@@ -229,7 +230,7 @@ def test_a_reply_that_is_none(bench, what):
         redis.honest()
         wait_until(lambda: redis.accepted > before, "it is connected again")
         products.wait_is_ready()
-    products.assert_terse(4)
+    products.assert_terse(LINES_MAX)
 
 
 @pytest.mark.parametrize("what", WRONG_TYPES)
@@ -324,7 +325,7 @@ def test_replies_that_nobody_asked_for(bench, extra):
     assert bench.error("get", "x") == "NotFound"
     redis.honest()
     wait_until(lambda: redis.accepted > before, "it is connected again")
-    products.wait_complaint("redis is away")
+    products.wait_says("redis is away")
     products.wait_is_ready()
     products.assert_unharmed()
 
@@ -352,7 +353,7 @@ def test_half_a_reply(bench, part, how):
     bench.turn_honest()
     creating(redis, hook)
     assert bench.error("create", a_product()) == UNKNOWN
-    products.assert_terse(4)
+    products.assert_terse(LINES_MAX)
 
 
 def test_each_byte_alone(bench, room):
@@ -396,7 +397,7 @@ def test_a_reply_without_an_end(bench, head, part):
 
     redis.hooks["HMGET"] = talk
     assert bench.error("get", "x") == UNAVAILABLE
-    products.wait_complaint("redis is away")
+    products.wait_says("redis is away")
     bench.turn_honest()
     assert products.memory() - before <= 2 * MEMORY_MAX, f"{products.memory() - before:,} bytes more"
 
@@ -436,6 +437,31 @@ def test_a_scan_answered_oddly(bench, reply):
     products.assert_unharmed()
 
 
+def test_a_server_that_drops_each_command(bench):
+    """It takes each login, and each command costs the connection: one outage, however many calls."""
+    redis, products = bench.redis, bench.products
+    redis.hooks["HMGET"] = hang_up
+    for _ in range(20):
+        assert bench.error("get", "x") == UNAVAILABLE
+        products.wait_is_ready()
+    redis.honest()
+    products.assert_terse(LINES_MAX)
+
+
+def test_a_server_that_drops_each_login(bench):
+    """Logged in, and gone: the delay grows all the same, and the log is not filled with it."""
+    redis, products = bench.redis, bench.products
+    before, attempts = redis.accepted, 8
+    redis.hooks["CLIENT"] = hang_up  # behind the question whose answer makes the link
+    redis.kick()
+    redis.wait_accepted(before + attempts, RECOVERY_S)
+    at = redis.accepted_at[before : before + attempts]
+    gaps = [later - earlier for earlier, later in zip(at, at[1:])]
+    assert max(gaps) >= 0.4, f"it tries again at once: {gaps}"
+    bench.turn_honest()
+    products.assert_terse(LINES_MAX)
+
+
 def test_many_calls_while_it_is_silent(bench):
     """All of them end in time; then all is well."""
     redis, products = bench.redis, bench.products
@@ -444,4 +470,4 @@ def test_many_calls_while_it_is_silent(bench):
     for one in asked:
         assert bench.caller.response(one)["error"]["exc_type"] in (UNAVAILABLE, "ServiceBusy")
     bench.turn_honest()
-    products.assert_terse(2)
+    products.assert_terse(LINES_MAX)

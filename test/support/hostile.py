@@ -105,6 +105,13 @@ class Watched(Program):
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.tail()}") from None
 
+    def wait_says(self, words, deadline_s=ANSWER_S):
+        """At whatever level: what goes on is told once, and then for debugging alone."""
+        try:
+            wait_until(lambda: any(words in one["message"] for one in self.records()), f"{self.label} says {words}", deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.tail()}") from None
+
     def assert_terse(self, lines_max):
         said = self.complaints()
         assert len(said) <= lines_max, f"{self.label} says it {len(said)} times:\n" + "\n".join(map(json.dumps, said[:20]))
