@@ -3,8 +3,10 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "rpclib/log.h"
+#include "rpclib/outage.h"
 
 #define SETTINGS_SIZE 512
 
@@ -16,7 +18,9 @@ struct database {
     bool ready[DATABASE_CONNECTIONS_MAX];
     unsigned ready_count;
     uint64_t down_since_ms;
-    bool down_told; /* the log has been told of this outage */
+    struct rpc_outage outage; /* of all connections */
+    struct rpc_outage losses; /* of one, while others are up */
+    struct rpc_loop_timer *stays;
 };
 
 /*
@@ -44,18 +48,37 @@ static void database_print_settings(struct database *database)
              timeout_ms, timeout_ms / LOCK_TIMEOUT_SHARE + 1, timeout_ms / IDLE_TIMEOUT_SHARE + 1);
 }
 
-/* One line when an outage begins, one when it ends, and one for each connection that is lost in between. */
+static void database_log_up(const struct database *database, uint64_t now_ms)
+{
+    rpc_log(RPC_LOG_INFO, "database up", RPC_LOG_INT("down_ms", rpc_outage_ms(&database->outage, now_ms)));
+}
+
+static void database_on_stay(void *arg)
+{
+    struct database *database = arg;
+    uint64_t now_ms = rpc_loop_now_ms(database->options.loop);
+
+    if (rpc_outage_stayed(&database->outage, now_ms))
+        database_log_up(database, now_ms);
+}
+
+/* Whatever is not told for the second time is there at the level of debugging. */
 static void database_log(struct database *database, bool was_up, bool was_ready, bool ready, const char *reason)
 {
-    if (database->ready_count > 0 && !was_up) {
-        rpc_log(RPC_LOG_INFO, "database up",
-                RPC_LOG_INT("down_ms", rpc_loop_now_ms(database->options.loop) - database->down_since_ms));
-        database->down_told = false;
-    } else if (database->ready_count == 0 && !database->down_told) {
-        rpc_log(RPC_LOG_WARNING, "database down", RPC_LOG_TEXT("reason", reason));
-        database->down_told = true;
-    } else if (database->ready_count > 0 && was_ready && !ready) {
-        rpc_log(RPC_LOG_WARNING, "database connection lost", RPC_LOG_TEXT("reason", reason));
+    uint64_t now_ms = rpc_loop_now_ms(database->options.loop);
+    bool is_up = database->ready_count > 0, is_told;
+
+    if (is_up && !was_up) {
+        if (rpc_outage_up(&database->outage, now_ms))
+            database_log_up(database, now_ms);
+        else
+            rpc_loop_timer_start(database->stays, DATABASE_STAY_MS);
+    } else if (!is_up) {
+        is_told = rpc_outage_down(&database->outage, reason, now_ms);
+        rpc_log(is_told ? RPC_LOG_WARNING : RPC_LOG_DEBUG, "database down", RPC_LOG_TEXT("reason", reason));
+    } else if (was_ready && !ready) {
+        is_told = rpc_outage_down(&database->losses, reason, now_ms);
+        rpc_log(is_told ? RPC_LOG_WARNING : RPC_LOG_DEBUG, "database connection lost", RPC_LOG_TEXT("reason", reason));
     }
 }
 
@@ -94,8 +117,11 @@ struct database *database_new(const struct database_options *options)
         return NULL;
     database->options = *options;
     database->down_since_ms = rpc_loop_now_ms(options->loop);
+    rpc_outage_init(&database->outage, DATABASE_STAY_MS, database->down_since_ms);
+    rpc_outage_init(&database->losses, DATABASE_STAY_MS, database->down_since_ms);
     database_print_settings(database);
-    if (!database_uri_parse(&database->uri, options->uri, reason))
+    database->stays = rpc_loop_timer_new(options->loop, database_on_stay, database);
+    if (database->stays == NULL || !database_uri_parse(&database->uri, options->uri, reason))
         goto failed;
     for (index = 0; index < options->connections; index++) {
         database->links[index] = database_link_new(&(struct database_link_options){
@@ -124,6 +150,7 @@ void database_free(struct database *database)
         return;
     for (index = 0; index < database->options.connections; index++)
         database_link_free(database->links[index]);
+    rpc_loop_timer_free(database->stays);
     database_uri_clear(&database->uri);
     free(database);
 }

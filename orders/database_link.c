@@ -35,7 +35,7 @@ struct database_link {
     unsigned sent_first, sent_count;
     uint64_t progress_ms; /* when something was last heard while something was under way */
     unsigned attempts;    /* picks host and address */
-    unsigned failures;    /* in a row: how long to wait */
+    unsigned failures;    /* since a connection last answered a statement: how long to wait */
     bool broken;          /* sending failed */
 };
 
@@ -77,7 +77,6 @@ static void link_enter(struct database_link *link, enum link_state state)
     case LINK_PREPARING: /* within the same time */
         break;
     case LINK_READY:
-        link->failures = 0;
         rpc_loop_timer_start(link->timer, DATABASE_PING_MS);
         break;
     }
@@ -356,6 +355,8 @@ static void link_deliver(struct database_link *link)
         link_lose(link, "the server skipped a statement");
         return;
     }
+    if (link->state == LINK_READY && !spoilt)
+        link->failures = 0;
     oldest->rows = NULL;
     link->sent_first = (link->sent_first + 1) % DATABASE_PIPELINE_DEPTH;
     link->sent_count--;

@@ -3,7 +3,8 @@
  *
  * Each statement is a transaction of its own, closed by a Sync: it counts as done when the server has answered that,
  * for not before then is it committed.  Statements are prepared when the connection comes up.  A server that falls
- * silent is given up after its time, and the link connects anew, with a growing delay spread at random.
+ * silent is given up after its time, and the link connects anew, with a delay spread at random that grows until a
+ * connection answers a statement: to log in is not enough.
  */
 #ifndef ORDERS_DATABASE_LINK_H
 #define ORDERS_DATABASE_LINK_H
@@ -21,6 +22,7 @@
 #define DATABASE_CONNECT_TIMEOUT_MS 5000 /* from the look-up of the name to the prepared statements */
 #define DATABASE_RECONNECT_MIN_MS   50
 #define DATABASE_RECONNECT_MAX_MS   2000
+#define DATABASE_STAY_MS            2000 /* a database that was up for less was not: the outage goes on */
 #define DATABASE_STALL_MARGIN_MS    1000 /* beyond the server's own time limit for a statement */
 #define DATABASE_REASON_SIZE        256
 
