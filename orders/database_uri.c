@@ -61,6 +61,17 @@ static size_t list_count(const char *list)
     return count;
 }
 
+/* libpq itself would look at it with each attempt only. */
+static bool is_sslmode(const char *text)
+{
+    static const char *const modes[] = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"};
+
+    for (size_t index = 0; index < sizeof(modes) / sizeof(modes[0]); index++)
+        if (strcmp(text, modes[index]) == 0)
+            return true;
+    return false;
+}
+
 /* What each attempt sets by itself. */
 static bool is_ours(const char *keyword)
 {
@@ -101,7 +112,7 @@ bool database_uri_parse(struct database_uri *out, const char *text, char reason[
 {
     struct database_uri uri = {.options = NULL};
     PQconninfoOption *fallbacks = PQconndefaults(); /* what the environment says */
-    const char *names, *ports;
+    const char *names, *ports, *sslmode;
     char *error = NULL;
     bool parsed = false;
 
@@ -110,6 +121,12 @@ bool database_uri_parse(struct database_uri *out, const char *text, char reason[
         /* libpq's own message may quote the text, and with it the password. */
         snprintf(reason, DATABASE_URI_REASON_SIZE,
                  "must be a PostgreSQL URI: postgresql://user:password@host:port/database");
+        goto done;
+    }
+    sslmode = option_get(uri.options, "sslmode");
+    if (sslmode != NULL && !is_sslmode(sslmode)) {
+        snprintf(reason, DATABASE_URI_REASON_SIZE,
+                 "sslmode must be disable, allow, prefer, require, verify-ca or verify-full");
         goto done;
     }
     names = option_get(uri.options, "host");

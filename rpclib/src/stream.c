@@ -13,9 +13,12 @@
 
 #include "fault_text.h"
 
+#define TLS_ALERT 0x15 /* a record's type; no AMQP begins so */
+
 struct stream {
     int fd;
     bool wants_write;
+    bool has_read;
     SSL_CTX *context; /* NULL: plain */
     SSL *tls;
     char error[STREAM_ERROR_SIZE];
@@ -71,15 +74,39 @@ static ssize_t plain_result(struct stream *stream, ssize_t size, bool writing)
     return STREAM_CLOSED;
 }
 
+/* A server of TLS answers a plain greeting by an alert or not at all, and leaves. */
+static ssize_t plain_read(struct stream *stream, char *data, size_t size)
+{
+    ssize_t result = recv(stream->fd, data, size, 0);
+    bool is_first = !stream->has_read, has_left = result == 0 || (result < 0 && errno == ECONNRESET);
+
+    stream->has_read = stream->has_read || result > 0;
+    if (!is_first || (result > 0 ? data[0] != TLS_ALERT : !has_left))
+        return plain_result(stream, result, false);
+    snprintf(stream->error, sizeof(stream->error), "closed by the peer%s",
+             result > 0 ? ": it speaks TLS, which needs amqps://" : " without a word; does it want TLS (amqps://)?");
+    return STREAM_CLOSED;
+}
+
 /* --- TLS --- */
+
+/* OpenSSL has no words for what the system refused, and says "wrong version" of whatever is no TLS at all. */
+static const char *tls_reason(unsigned long code)
+{
+    const char *reason;
+
+    if (ERR_SYSTEM_ERROR(code))
+        return fault_text(ERR_GET_REASON(code));
+    if (ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_REASON(code) == SSL_R_WRONG_VERSION_NUMBER)
+        return "the server does not speak TLS";
+    reason = ERR_reason_error_string(code);
+    return reason == NULL ? "unknown" : reason;
+}
 
 /* The oldest error of OpenSSL's queue tells the cause; the rest is dropped. */
 static void tls_error_text(char error[STREAM_ERROR_SIZE], const char *what)
 {
-    unsigned long code = ERR_get_error();
-    const char *reason = code == 0 ? NULL : ERR_reason_error_string(code);
-
-    snprintf(error, STREAM_ERROR_SIZE, "%s: %s", what, reason == NULL ? "unknown" : reason);
+    snprintf(error, STREAM_ERROR_SIZE, "%s: %s", what, tls_reason(ERR_get_error()));
     ERR_clear_error();
 }
 
@@ -186,7 +213,7 @@ ssize_t stream_read(struct stream *stream, char *data, size_t size)
 
     stream->wants_write = false;
     if (stream->tls == NULL)
-        return plain_result(stream, recv(stream->fd, data, size, 0), false);
+        return plain_read(stream, data, size);
     ERR_clear_error();
     errno = 0;
     result = SSL_read_ex(stream->tls, data, size, &done);
