@@ -35,12 +35,15 @@ struct rpc_log_field {
 void rpc_log_configure(const char *program, enum rpc_log_level level, enum rpc_log_format format);
 bool rpc_log_enabled(enum rpc_log_level level);
 
-#define rpc_log(level, message, ...)                                                                              \
-    do {                                                                                                          \
-        if (rpc_log_enabled(level)) {                                                                             \
-            const struct rpc_log_field rpc_log_fields_[] = {{.key = NULL}, ##__VA_ARGS__};                        \
-            rpc_log_write(level, message, rpc_log_fields_, sizeof(rpc_log_fields_) / sizeof(rpc_log_fields_[0])); \
-        }                                                                                                         \
+/* One line with RPC_LOG_TEXT(), RPC_LOG_BYTES(), RPC_LOG_INT(); the fields are not even made when it is not logged. */
+#define rpc_log(level, message, ...)                                                       \
+    do {                                                                                   \
+        const enum rpc_log_level rpc_log_level_ = (level);                                 \
+        if (rpc_log_enabled(rpc_log_level_)) {                                             \
+            const struct rpc_log_field rpc_log_fields_[] = {{.key = NULL}, ##__VA_ARGS__}; \
+            rpc_log_write(rpc_log_level_, message, rpc_log_fields_,                        \
+                          sizeof(rpc_log_fields_) / sizeof(rpc_log_fields_[0]));           \
+        }                                                                                  \
     } while (0)
 
 /* What rpc_log() calls.  Fields without a key are skipped. */
