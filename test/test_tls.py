@@ -7,13 +7,14 @@ import pytest
 
 from support import program
 from support.backing import with_login_of
+from support.clock import wait_until
 from support.hostile import Watched
-from support.http import path_of
 from support.shop import a_line, a_product, unique
 from support.tls import ELSEWHERE, EXPIRED_DAYS, HERE, Authority, TlsTerminator, server_context
 
 ATTEMPTS = 3  # after so many one line is still one line
-LOST_LINES_MAX = 2
+LOST_LINES_MAX = 2  # that it is lost, and what is wrong with the one that came
+DATABASE_CONNECTIONS = 4  # of orders, by default
 CANARY = "canary-2f9ab1"
 OVER_AMQP = ("products", "gateway")
 UNEXPECTED_MESSAGE = b"\x15\x03\x03\x00\x02\x02\x0a"
@@ -229,6 +230,7 @@ def test_another_postgresql_is_refused(room, start, terminator, contexts, author
 
     postgres.context = contexts["right"]
     one.wait_is_ready()
+    wait_until(lambda: one.metric("orders_store_connections") == DATABASE_CONNECTIONS, "all connections are up")
     one.mark()
     postgres.context = contexts[shown]
     postgres.kick()
