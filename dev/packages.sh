@@ -8,7 +8,7 @@
         libevent-dev libhiredis-dev libjansson-dev libpq-dev librabbitmq-dev libssl-dev kore)
     PACKAGES_RUN=(rabbitmq-server redis-server postgresql-15 sqitch libdbd-pg-perl curl)
     PACKAGES_DEBUG=(gdbserver)
-    PACKAGES_TEST=(libcmocka-dev faketime python3-pytest python3-pika python3-redis python3-psycopg2 python3-requests curl
+    PACKAGES_TEST=(openssl libcmocka-dev faketime python3-pytest python3-pika python3-redis python3-psycopg2 python3-requests curl
         gdbserver)
     PACKAGES_CHECK=(clang clang-format clang-tidy shellcheck)
     PACKAGES_FUZZ=(clang libclang-rt-14-dev)
