@@ -153,6 +153,7 @@ def test_another_broker_is_refused(room, start, terminator, contexts, authority,
     broker.context = contexts[shown]  # and wrong again: what is up is lost, and SIGTERM is heard meanwhile
     broker.kick()
     one.wait_not_ready()
+    one.wait_complaint("the broker", *TO_BROKERS[shown])
     broker.wait_accepted(broker.accepted + ATTEMPTS)
     one.assert_terse(LOST_LINES_MAX)
     one.leave()

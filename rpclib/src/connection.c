@@ -21,6 +21,7 @@
 #include "backoff.h"
 #include "fault_text.h"
 #include "rpclib/log.h"
+#include "rpclib/outage.h"
 #include "rpclib/resolve.h"
 #include "stream.h"
 #include "uri.h"
@@ -47,8 +48,7 @@ struct rpc_connection {
     enum rpc_connection_state told; /* what on_state heard last */
     unsigned failures;              /* attempts since a link last stayed */
     uint64_t up_ms;                 /* when the link came up */
-    bool was_short;                 /* the last one did not stay: an open that is followed by a close tells nothing */
-    bool is_away_told, is_refused_told;
+    struct rpc_outage outage;       /* what the log is told of the broker */
     struct rpc_loop_timer *timer;
     struct rpc_loop_task *flush;
     struct rpc_loop_task *tell;
@@ -214,7 +214,6 @@ static void connection_log_up(struct rpc_connection *connection)
 {
     rpc_log(RPC_LOG_INFO, "connected to the broker", RPC_LOG_TEXT("host", connection->uri.host),
             RPC_LOG_INT("port", connection->uri.port), RPC_LOG_TEXT("vhost", connection->uri.vhost));
-    connection->is_away_told = connection->is_refused_told = false;
 }
 
 /* Whether the link has been up for so long that it may be called one. */
@@ -230,7 +229,7 @@ static void connection_on_open(void *arg)
 
     connection->up_ms = rpc_loop_now_ms(connection->loop);
     connection_enter(connection, PHASE_UP);
-    if (!connection->was_short)
+    if (rpc_outage_up(&connection->outage, connection->up_ms))
         connection_log_up(connection);
     rpc_loop_timer_start(connection->timer, mq_tick_interval_ms(connection->mq, rpc_loop_now_ms(connection->loop)));
     connection_visit(connection, session_on_connection_up);
@@ -302,16 +301,13 @@ static void connection_on_closed(struct rpc_connection *connection)
         on_closed(connection->on_closed_arg);
 }
 
-/* A broker that stays away is told of once, that it refuses us once more, and that it is back when the link stays. */
 static void connection_log_lost(struct rpc_connection *connection, bool was_up, const char *reason)
 {
     bool is_refused = connection->mq != NULL && mq_refused(connection->mq);
-    enum rpc_log_level level = connection->is_away_told ? RPC_LOG_DEBUG : RPC_LOG_WARNING;
+    enum rpc_log_level level = is_refused ? RPC_LOG_ERROR : RPC_LOG_WARNING;
 
-    if (is_refused)
-        level = connection->is_refused_told ? RPC_LOG_DEBUG : RPC_LOG_ERROR;
-    connection->is_away_told = true;
-    connection->is_refused_told = connection->is_refused_told || is_refused;
+    if (!rpc_outage_down(&connection->outage, reason, rpc_loop_now_ms(connection->loop)))
+        level = RPC_LOG_DEBUG;
     rpc_log(level, was_up ? "lost the broker; connecting again" : "cannot connect to the broker; trying again",
             RPC_LOG_TEXT("host", connection->uri.host), RPC_LOG_INT("port", connection->uri.port),
             RPC_LOG_TEXT("reason", reason));
@@ -328,7 +324,6 @@ static void connection_lost(struct rpc_connection *connection, const char *reaso
     connection_log_lost(connection, was_up, reason);
     if (connection_has_stayed(connection))
         connection->failures = 0;
-    connection->was_short = was_up && !connection_has_stayed(connection);
     connection_drop_link(connection);
     connection_enter(connection, PHASE_WAITING);
     rpc_loop_timer_start(connection->timer,
@@ -558,7 +553,7 @@ static void connection_on_timer(void *arg)
         connection_lost(connection, "no handshake in time");
         break;
     case PHASE_UP:
-        if (connection->is_away_told && connection_has_stayed(connection))
+        if (rpc_outage_stayed(&connection->outage, rpc_loop_now_ms(connection->loop)))
             connection_log_up(connection);
         mq_tick(connection->mq, rpc_loop_now_ms(connection->loop));
         if (connection_check_mq(connection))
@@ -609,6 +604,7 @@ struct rpc_connection *rpc_connection_new(const struct rpc_connection_options *o
         options->connect_timeout_ms > 0 ? options->connect_timeout_ms : CONNECT_TIMEOUT_DEFAULT;
     connection->name = strdup(options->name);
     connection->timer = rpc_loop_timer_new(options->loop, connection_on_timer, connection);
+    rpc_outage_init(&connection->outage, RPC_RECONNECT_MAX_MS, rpc_loop_now_ms(options->loop));
     connection->flush = rpc_loop_task_new(options->loop, connection_on_flush, connection);
     connection->tell = rpc_loop_task_new(options->loop, connection_on_tell, connection);
     if (connection->name == NULL || connection->timer == NULL || connection->flush == NULL ||
