@@ -846,6 +846,7 @@ static void test_uris(void **state)
     uri_is_refused("postgresql://u:secret@localhost/orders?no_such_option=1");
     uri_is_refused("postgresql://u:sec%zzret@localhost/orders");
     uri_is_refused("secret");
+    uri_is_refused("postgresql://u:secret@localhost/orders?sslmode=maybe");
 }
 
 #define case_of(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
