@@ -156,7 +156,7 @@ struct mq_publish {
     struct rpc_bytes exchange;
     struct rpc_bytes routing_key;
     bool mandatory;
-    bool though_blocked; /* an answer: it waits in the output until the broker reads again */
+    bool though_blocked;                       /* an answer: it waits in the output until the broker reads again */
     const amqp_basic_properties_t *properties; /* or NULL, and the same encoded: */
     struct rpc_bytes raw_properties;
     struct rpc_bytes body;

@@ -28,7 +28,8 @@
 #define STEP_MS    5
 #define TIMEOUT_MS 4000
 #define CALLS      9
-#define CALLS_ALONE 5 /* the first of them: nothing is known of the service yet; all others but the last share a message */
+#define CALLS_ALONE \
+    5 /* the first of them: nothing is known of the service yet; all others but the last share a message */
 
 void __wrap_rpc_log_write(enum rpc_log_level level, const char *message, const struct rpc_log_field *fields,
                           size_t count);
