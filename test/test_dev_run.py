@@ -1,7 +1,6 @@
 """dev_run.sh as a developer uses it: the built programs, servers and ports of its own, signals and failures."""
 import os
 import pathlib
-import random
 import re
 import signal
 import socket
@@ -11,6 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+
+from support.ports import free_port, is_free
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 DEV_RUN = CHECKOUT / "dev_run.sh"
@@ -31,25 +32,6 @@ def wait_until(condition, what, timeout_s):
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
         time.sleep(POLL_INTERVAL_S)
     return value
-
-
-def free_port(count=1):
-    """The first of `count` ports in a row that nobody listens on, nor gets from the kernel for an outgoing connection."""
-    while True:
-        first = random.randrange(12000, 20000)
-        if all(is_free(port) for port in range(first, first + count)):
-            return first
-
-
-def is_free(port):
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-            probe.listen()
-            return True
-        except OSError:
-            return False
 
 
 def environment_of(run_dir, **settings):

@@ -6,7 +6,7 @@ from .backing import _processes
 from .clock import ANSWER_S, RECOVERY_S, STOP_S, TIME_SCALE, wait_until
 from .http import Http
 from .program import Program
-from .shop import free_port
+from .ports import free_port
 
 NOWHERE = {"AMQP_URI": "amqp://127.0.0.1:1/", "REDIS_URI": "redis://127.0.0.1:1/0", "POSTGRES_URI": "postgresql://127.0.0.1:1/x"}
 ANSWERED_MS = int(1_500 * TIME_SCALE)  # RPC_TIMEOUT_MS, STORE_TIMEOUT_MS where a test waits for them

@@ -1,5 +1,4 @@
 """A whole shop in a room of its own: products, orders and gateways, each any number of times, with links that can be cut."""
-import socket
 import uuid
 from contextlib import contextmanager
 
@@ -10,16 +9,11 @@ from .amqp import Peer
 from .backing import Servers, host_and_port, uri_through, with_login_of
 from .clock import ANSWER_S, RECOVERY_S, RPC_TIMEOUT_MS, wait_until
 from .http import Http, path_of
+from .ports import free_port
 from .program import Program
 from .proxy import Proxy
 
 IMAGE_ROOT = "http://images.example.com/of/airships"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def unique(prefix="product"):
