@@ -132,7 +132,7 @@ static void prepare_sanitizers(void)
     int fd = memfd_create("suppressions", 0);
 
     setenv("LD_PRELOAD", GATEWAY_SANITIZER_RUNTIME, 1);
-    dprintf(fd, "leak:kore_malloc\nleak:kore_seccomp_enable\nleak:kore_proctitle_setup\n");
+    dprintf(fd, "leak:kore_malloc\nleak:kore_pool_init\nleak:kore_seccomp_enable\nleak:kore_proctitle_setup\n");
     snprintf(with_ours, sizeof(with_ours), "%s%ssuppressions=/proc/self/fd/%d:print_suppressions=0",
              options == NULL ? "" : options, options == NULL ? "" : ":", fd);
     setenv("LSAN_OPTIONS", with_ours, 1);
