@@ -19,6 +19,7 @@ def pytest_configure():
     """Asked to leave, the session still stops what it has started."""
     # A shell that starts the tests in the background has them ignore Ctrl-C, and they would hand that on to every program.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and the programs would inherit that
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 

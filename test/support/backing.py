@@ -22,7 +22,7 @@ DEPLOY = REPOSITORY / "migrations" / "deploy.sh"
 PERMISSIONS = REPOSITORY / "dev" / "rabbitmq-definitions.json"
 SERVICES = ("products", "orders", "gateway")
 NAMES = ("rabbitmq", "redis", "postgres")
-ROOMS_MAX = 40
+ROOMS_MAX = 64
 REDIS_DATABASES = range(1, 16)  # 0 stays free; a room gives its own back
 DEAD_LETTERS = "test-dead-letters"  # exchange, in every room: what a service rejects, and what expires, arrives there
 
