@@ -415,27 +415,46 @@ def redis_out_of_memory(stage):
 # ---- clients -------------------------------------------------------------------------------------------------------
 
 
-def _post_order_text(stage, rng_marker):
-    marker, lines = rng_marker
+def _order_that_is_left(stage):
+    """An order whose client goes before its answer: its record, and its request's head and body."""
+    marker = stage.history.next_order()
+    lines = [{"product_id": stage.load.shelf[0], "price": f"{marker}.00", "quantity": 1}]
     body = json.dumps({"order_details": lines}).encode()
     head = f"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    return marker, lines, head, body
+    op = stage.history.begin("order", "http", order=marker, lines=lines, left=True)
+    op.sent, op.outcome = True, INFO
+    return op, head, body
+
+
+@contextmanager
+def _again_and_again(act, over):
+    """`act` in a thread of its own, with pauses, until what is within the `with` is done: `over` is set then."""
+
+    def run():
+        while not over.wait(LEAVERS_S):
+            try:
+                act()
+            except OSError:
+                pass  # the gateway may be what another fault strikes
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager
 def clients_leave(stage):
     """At each stage of a request: within the head, within the body, while it is handled, while the answer is written."""
-    shelf = stage.load.shelf[0]
     over, turn = threading.Event(), [0]
 
     def leave():
         turn[0] += 1
-        marker = stage.history.next_order()
-        lines = [{"product_id": shelf, "price": f"{marker}.00", "quantity": 1}]
-        marker, lines, head, body = _post_order_text(stage, (marker, lines))
+        op, head, body = _order_that_is_left(stage)
         parts = (head[:20], head + body[: len(body) // 2], head + body, b"GET /orders?limit=100 HTTP/1.1\r\nHost: shop\r\n\r\n")
-        op = stage.history.begin("order", "http", order=marker, lines=lines, left=True)
-        op.sent, op.outcome = True, INFO
         with socket.create_connection(stage.system.gateway_address, 2) as sock:
             sock.sendall(parts[turn[0] % len(parts)])
             over.wait(0.004 * (turn[0] % 7))
@@ -443,35 +462,18 @@ def clients_leave(stage):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         op.ended = time.monotonic()
 
-    def run():
-        while not over.wait(LEAVERS_S):
-            try:
-                leave()
-            except OSError:
-                pass  # the gateway may be what another fault strikes
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
+    with _again_and_again(leave, over):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextmanager
 def clients_half_close(stage):
     """A client that has said all it has to say and shuts its side down.  Kore resets it, perhaps after the work was done."""
     over = threading.Event()
-    shelf = stage.load.shelf[0]
     late = []
 
     def ask():
-        marker = stage.history.next_order()
-        lines = [{"product_id": shelf, "price": f"{marker}.00", "quantity": 1}]
-        _, lines, head, body = _post_order_text(stage, (marker, lines))
-        op = stage.history.begin("order", "http", order=marker, lines=lines, left=True)
-        op.sent, op.outcome = True, INFO
+        op, head, body = _order_that_is_left(stage)
         with socket.create_connection(stage.system.gateway_address, limits.HANG_S) as sock:
             sock.sendall(head + body)
             sock.shutdown(socket.SHUT_WR)
@@ -479,25 +481,13 @@ def clients_half_close(stage):
                 while sock.recv(4096):
                     pass
             except socket.timeout:
-                late.append(f"order {marker}: neither an answer nor an end within {limits.HANG_S:g} s of a half-close")
+                late.append(f"order {op.order}: neither an answer nor an end within {limits.HANG_S:g} s of a half-close")
             except OSError:
                 pass
         op.ended = time.monotonic()
 
-    def run():
-        while not over.wait(LEAVERS_S):
-            try:
-                ask()
-            except OSError:
-                pass  # the gateway may be what another fault strikes
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
+    with _again_and_again(ask, over):
         yield
-    finally:
-        over.set()
-        thread.join()
     assert not late, late[0]
 
 

@@ -8,8 +8,6 @@
 
 #include "redis_uri.h"
 
-#define MARK "Zq9xW7"
-
 static void append_encoded(char **at, const char *text)
 {
     for (; text != NULL && *text != '\0'; text++)
@@ -60,7 +58,7 @@ static void check_uri(const char *text)
     memset(reason, 'x', sizeof(reason));
     if (!redis_uri_read(&uri, text, reason)) {
         HOLDS(memcmp(was, &uri, sizeof(was)) == 0);
-        HOLDS(memchr(reason, '\0', sizeof(reason)) != NULL && reason[0] != '\0' && strstr(reason, MARK) == NULL);
+        HOLDS(memchr(reason, '\0', sizeof(reason)) != NULL && reason[0] != '\0' && strstr(reason, FUZZ_MARK) == NULL);
         return;
     }
     HOLDS(uri.host != NULL && uri.host[0] != '\0' && strpbrk(uri.host, " \t\r\n/@") == NULL);
@@ -71,30 +69,16 @@ static void check_uri(const char *text)
     redis_uri_clear(&uri);
 }
 
-/* The same with the mark between the first colon behind the scheme and the last at-sign. */
-static void check_marked(const char *text, uint8_t where)
-{
-    const char *scheme = strstr(text, "://"), *colon = scheme == NULL ? NULL : strchr(scheme + 3, ':');
-    const char *at_sign = strrchr(text, '@');
-    char *marked;
-    size_t place;
-
-    if (colon == NULL || at_sign == NULL || at_sign < colon)
-        return;
-    place = (size_t)(colon + 1 - text) + where % (size_t)(at_sign - colon);
-    HOLDS(asprintf(&marked, "%.*s" MARK "%s", (int)place, text, text + place) > 0);
-    check_uri(marked);
-    free(marked);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct rpc_bytes input = fuzz_bytes(data, size);
     uint8_t where = fuzz_byte(&input);
-    char *text = fuzz_string(input);
+    char *text = fuzz_string(input), *marked = fuzz_marked(text, fuzz_behind_scheme(text), where);
 
     check_uri(text);
-    check_marked(text, where);
+    if (marked != NULL)
+        check_uri(marked);
+    free(marked);
     free(text);
     return 0;
 }

@@ -72,6 +72,33 @@ static inline char *fuzz_string(struct rpc_bytes bytes)
     return copy;
 }
 
+/* Stands where a password stands: nothing that is shown or logged may hold it. */
+#define FUZZ_MARK "Zq9xW7"
+
+static inline const char *fuzz_behind_scheme(const char *uri) /* NULL: it has none */
+{
+    const char *scheme = strstr(uri, "://");
+
+    return scheme == NULL ? NULL : scheme + 3;
+}
+
+/*
+ * A copy of the URI with the mark between the first colon from `begin` on and the last at-sign; the caller's to free.  NULL
+ * when there is no such place, or `begin` is NULL.
+ */
+static inline char *fuzz_marked(const char *uri, const char *begin, uint8_t where)
+{
+    const char *colon = begin == NULL ? NULL : strchr(begin, ':'), *at_sign = strrchr(uri, '@');
+    char *marked;
+    size_t place;
+
+    if (colon == NULL || at_sign == NULL || at_sign < colon)
+        return NULL;
+    place = (size_t)(colon + 1 - uri) + where % (size_t)(at_sign - colon);
+    HOLDS(asprintf(&marked, "%.*s" FUZZ_MARK "%s", (int)place, uri, uri + place) > 0);
+    return marked;
+}
+
 static inline bool fuzz_equal(struct rpc_bytes one, struct rpc_bytes other)
 {
     return one.size == other.size && (one.size == 0 || memcmp(one.data, other.data, one.size) == 0);

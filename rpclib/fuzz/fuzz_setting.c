@@ -9,7 +9,6 @@
 #include "rpclib/settings.h"
 #include "uri.h"
 
-#define MARK           "Zq9xW7"
 #define VALUE_SIZE_MAX 2048
 #define MINIMUM        (-100000)
 #define MAXIMUM        INT64_MAX
@@ -139,9 +138,9 @@ static void check_shown(const char *text)
 
     HOLDS(!go_on && settings == NULL && exit_code == RPC_EXIT_OK);
     HOLDS(strncmp(printed, "FUZZ_URI=", strlen("FUZZ_URI=")) == 0);
-    if (strstr(printed, MARK) != NULL)
+    if (strstr(printed, FUZZ_MARK) != NULL)
         fprintf(stderr, "%s\nis shown as\n%s\n", text, printed);
-    HOLDS(strstr(printed, MARK) == NULL);
+    HOLDS(strstr(printed, FUZZ_MARK) == NULL);
     for (const char *at = printed; *at != '\0'; at++)
         HOLDS((unsigned char)*at >= ' ' || *at == '\n');
     free(printed);
@@ -216,7 +215,8 @@ static void check_uri(const char *text)
     memset(reason, 'x', sizeof(reason));
     if (!rpc_uri_parse(&uri, text, reason)) {
         HOLDS(memcmp(was, &uri, sizeof(was)) == 0);
-        HOLDS(strnlen(reason, sizeof(reason)) < sizeof(reason) && reason[0] != '\0' && strstr(reason, MARK) == NULL);
+        HOLDS(strnlen(reason, sizeof(reason)) < sizeof(reason) && reason[0] != '\0' &&
+              strstr(reason, FUZZ_MARK) == NULL);
         return;
     }
     HOLDS(uri.host != NULL && uri.host[0] != '\0' && strlen(uri.host) <= HOST_MAX && uri.port > 0);
@@ -229,33 +229,22 @@ static void check_uri(const char *text)
     rpc_uri_clear(&uri);
 }
 
-/* The same with the mark between the first colon behind the scheme and the last at-sign. */
-static void check_marked(const char *text, uint8_t where)
-{
-    const char *scheme = strstr(text, "://"), *colon = strchr(scheme == NULL ? text : scheme + 3, ':');
-    const char *at_sign = strrchr(text, '@');
-    char *marked;
-    size_t place;
-
-    if (colon == NULL || at_sign == NULL || at_sign < colon)
-        return;
-    place = (size_t)(colon + 1 - text) + where % (size_t)(at_sign - colon);
-    HOLDS(asprintf(&marked, "%.*s" MARK "%s", (int)place, text, text + place) > 0);
-    check_uri(marked);
-    check_shown(marked);
-    free(marked);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct rpc_bytes input = fuzz_bytes(data, size < VALUE_SIZE_MAX ? size : VALUE_SIZE_MAX);
     uint8_t where = fuzz_byte(&input);
-    char *text = fuzz_string(input);
+    char *text = fuzz_string(input), *marked;
+    const char *begin = fuzz_behind_scheme(text);
 
-    if (strstr(text, MARK) == NULL) {
+    if (strstr(text, FUZZ_MARK) == NULL) {
         check_shown(text);
         check_uri(text);
-        check_marked(text, where);
+        marked = fuzz_marked(text, begin == NULL ? text : begin, where);
+        if (marked != NULL) {
+            check_uri(marked);
+            check_shown(marked);
+        }
+        free(marked);
         check_integer(text);
         check_choice(text);
     }
