@@ -47,18 +47,19 @@ def require_packages():
 
 require_packages()
 
-from measure import machine  # noqa: E402
+from measure import machine, peers  # noqa: E402
 from measure.load import WrongAnswer  # noqa: E402
+from measure.peers import NAMEKO_PYTHON, PEERS  # noqa: E402
 from measure.report import Report  # noqa: E402
 from measure.runs import Bench, Worthless, flat_room, flat_shops  # noqa: E402
-from measure.servers import CHECKOUT, FREE_PORT, NAMEKO_PYTHON, Servers, Shop  # noqa: E402
+from measure.servers import CHECKOUT, FREE_PORT, Servers, Shop  # noqa: E402
 from measure.terminal import say  # noqa: E402
 
 PARTS = {
     "ceilings": "what the servers can do by themselves",
     "shop": "the shop's requests in a closed loop",
     "open": "at a constant rate",
-    "peer": "the same shop on real Nameko, and ours beside it",
+    "peer": "the same shop on real Nameko and on Moleculer, and ours beside them",
     "watched": "the cost of logs, metrics and trace context",
     "scale": "several processes of each program",
     "quorum": "quorum queues beside classic ones",
@@ -76,7 +77,6 @@ UNWATCHED = {"LOG_LEVEL": "error", "METRICS_PORT": ""}
 AT_MOST_S, AT_MOST_QUICK_S = 3 * 3600, 600  # then it is given up
 # What ends it early; what was measured until then is shown all the same.
 GIVEN_UP = (Worthless, WrongAnswer, RuntimeError, OSError, TimeoutError, subprocess.TimeoutExpired)
-NAMEKO_SETTINGS = {"MAX_WORKERS": "100", "PREFETCH": "100", "POSTGRES_CONNECTIONS": "20"}
 
 
 def parts(text):
@@ -108,6 +108,7 @@ def arguments():
     add("--sizes", type=numbers, metavar="N,N", help="of flatness (1000,10000,100000,1000000; quick: 1000,10000)")
     add("--counts", type=numbers, default=COUNTS, metavar="N,N", help="of scale (1,2,4)")
     add("--without", type=parts, default=(), metavar="PART,PART", help="all but these")
+    add("--peer", action="append", default=[], choices=PEERS, help="this one alone, of those that are measured beside ours")
     add("--python", action="append", default=[], choices=["products", "orders"], help="run this one on Nameko in our shop")
     add("--generator", choices=["wrk", "http_load"], default="wrk", help="of the closed loop (wrk)")
     add("--results", type=Path, default=HERE / "results", metavar="FOLDER", help="where the result goes")
@@ -121,6 +122,7 @@ def arguments():
     if options.repetitions < 1 or options.seconds < 1:
         parser.error("one repetition of one second is the least")
     chosen = options.only or tuple(part for part in PARTS if not (options.quick and part in NOT_QUICK))
+    chosen += ("peer",) if options.peer and "peer" not in chosen else ()
     options.parts = [part for part in chosen if part not in options.without]
     if not options.parts:
         parser.error("no part is left")
@@ -129,62 +131,67 @@ def arguments():
     return options
 
 
-def find_peer(options):
-    """Real Nameko, from PyPI where it is not here yet.  Without it the rest is measured, unless it was asked for by name."""
+def find_peers(options):
+    """Those that are here, installed where they were not yet.  Without one the rest is measured, unless it was asked for by
+    name; nor is there anything to compare when only peers were asked for and there are none."""
     if "peer" not in options.parts:
-        return
-    say("looking for real Nameko")
-    found = subprocess.run(
-        ["bash", "-c", '. test/interop/environment.sh && interop_python "${NAMEKO_VERSIONS[0]}"'],
-        cwd=CHECKOUT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if found.returncode == 0:
-        return
-    if options.only:
-        raise RuntimeError("there is no real Nameko to measure (its words above)")
-    say("there is none (its words above): it is not measured")
-    options.parts.remove("peer")
+        return []
+    found = []
+    for peer in [PEERS[name] for name in dict.fromkeys(options.peer or PEERS)]:
+        say(f"looking for {peer.title}")
+        if peers.install(peer):
+            found.append(peer)
+        elif peer.name in options.peer:
+            raise RuntimeError(f"there is no {peer.title} to measure (its words above)")
+        else:
+            say("there is none (its words above): it is not measured")
+    if not found:
+        if options.only:
+            raise RuntimeError("there is no peer to measure (their words above)")
+        options.parts.remove("peer")
+    return found
 
 
-def rooms_needed(options):
-    needed = {"peer": "peer", "watched": "unwatched", "quorum": "quorum"}
+def rooms_needed(options, found):
+    needed = {"watched": "unwatched", "quorum": "quorum"}
     names = ["shop", "ceilings"] + [needed[part] for part in options.parts if part in needed]
+    names += [peer.name for peer in found]
     names += [flat_room(*shop) for shop in flat_shops(options.sizes)] if "flatness" in options.parts else []
     return names
 
 
-def measure_base(options, bench, shop, rooms, shop_in):
-    """Ceilings, the shop and its peer, in turn."""
+def measure_base(options, bench, shop, rooms, shop_in, found):
+    """Ceilings, the shop and its peers, in turn."""
     if "ceilings" in options.parts:
         say("taking down what orders and products ask of their stores")
         bench.prepare_ceilings(rooms["ceilings"], shop_in, options.python)
-    peer = bench.shop(Shop(rooms["peer"], bench.build_dir, "nameko", NAMEKO_SETTINGS)) if "peer" in options.parts else None
+    shops = [bench.shop(Shop(rooms[peer.name], bench.build_dir, peer)) for peer in found]
     for number in range(options.repetitions):
         say(f"repetition {number + 1} of {options.repetitions}")
         bench.starts(shop)
-        bench.repetition(number, options.parts, shop, list(options.connections), peer)
-    bench.peaks(shop)
-    if peer is not None:
-        peer.stop()
+        bench.repetition(number, options.parts, shop, list(options.connections), shops)
+    for one in [shop, *shops]:
+        bench.peaks(one)
+    for one in shops:
+        one.stop()
 
 
 def measure(options, bench, servers, report):
-    find_peer(options)
-    names = rooms_needed(options)
+    found = find_peers(options)
+    names = rooms_needed(options, found)
     rooms = dict(zip(names, servers.make_rooms(names, quorum=("quorum",))))
     usual = (options.repetitions, max(options.connections), options.seconds)
 
     def shop_in(room, settings=None):
-        return Shop(room, bench.build_dir, "airship", {**WATCHED, **(settings or {})}, options.python)
+        return Shop(room, bench.build_dir, None, {**WATCHED, **(settings or {})}, options.python)
 
     report.machine = machine.describe(bench.build_dir)
+    for peer in found:
+        report.machine["versions"].update(peers.versions(peer))
     report.durability = machine.durability(rooms["shop"])
     shop = bench.shop(shop_in(rooms["shop"]))
     if any(part in options.parts for part in BASE):
-        measure_base(options, bench, shop, rooms, shop_in)
+        measure_base(options, bench, shop, rooms, shop_in, found)
     if "watched" in options.parts:
         say("the cost of logs, metrics and trace context")
         unwatched = bench.shop(shop_in(rooms["unwatched"], UNWATCHED))

@@ -3,8 +3,11 @@
 
     loadtest/test_measure.py [PYTEST-ARGUMENT...]     ends with "N passed, N failed"; BUILD_DIR names the build folder
 """
+import argparse
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +21,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
+import bench as benchmark  # noqa: E402
 import table  # noqa: E402
-from measure import ceilings, figures, invariants, load, plots  # noqa: E402
+from measure import ceilings, figures, invariants, load, peers, plots  # noqa: E402
 from measure.report import Report  # noqa: E402
 from measure.runs import ECHOES, Bench  # noqa: E402
 from measure.servers import CHECKOUT, Servers, Shop  # noqa: E402
@@ -252,6 +256,92 @@ def test_products_own_commands_are_taken_down(bench, workload):
         before = redis.hget(product, "in_stock")
         assert ceilings.redis_commands(room, found["evalsha"], True, 0.01, PRODUCTS)["rate"] > 0
         assert int(redis.hget(product, "in_stock")) < int(before), "it was lowered, not looked for"
+
+
+# ---- peers -----------------------------------------------------------------------------------------------------------
+
+
+def asked_for(**options):
+    return argparse.Namespace(**{"parts": ["shop", "peer"], "only": None, "peer": [], **options})
+
+
+@pytest.fixture
+def without_node(tmp_path, monkeypatch):
+    """A machine that has neither Node nor npm, and Moleculer for the only peer."""
+    for tool in ("bash", "timeout"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(benchmark, "PEERS", {"moleculer": peers.MOLECULER})
+
+
+def test_a_peer_that_is_not_here_is_left_out_and_that_is_said(without_node, capfd):
+    options = asked_for()
+    assert benchmark.find_peers(options) == []
+    said = capfd.readouterr()
+    assert "node is not here" in said.err and "it is not measured" in said.out
+    assert options.parts == ["shop"]
+
+
+@pytest.mark.parametrize("options", [{"peer": ["moleculer"]}, {"only": ("peer",), "parts": ["peer"]}])
+def test_a_peer_that_was_asked_for_by_name_must_be_here(without_node, options):
+    with pytest.raises(RuntimeError, match="there is no"):
+        benchmark.find_peers(asked_for(**options))
+
+
+def test_the_other_peers_are_measured_without_one(without_node, monkeypatch):
+    here = peers.Peer("here", "one that is here", "true", "echo here 1.2", (), {}, True)
+    monkeypatch.setattr(benchmark, "PEERS", {"moleculer": peers.MOLECULER, "here": here})
+    options = asked_for(only=("peer",), parts=["peer"])
+    assert benchmark.find_peers(options) == [here] and options.parts == ["peer"]
+    assert peers.versions(here) == {"here": "1.2"}
+
+
+def test_moleculer_is_installed_in_exact_versions_from_npm():
+    folder = peers.MOLECULER_SHOP.parent
+    wanted = json.loads((folder / "package.json").read_text())["dependencies"]
+    locked = json.loads((folder / "package-lock.json").read_text())["packages"]
+    assert "moleculer" in wanted
+    for name, version in wanted.items():
+        assert re.fullmatch(r"\d+\.\d+\.\d+", version) and locked[f"node_modules/{name}"]["version"] == version
+    for name, package in locked.items():
+        assert "resolved" not in package, "it comes from the registry that npm is set to, whichever that is"
+        assert name == "" or package["integrity"].startswith("sha512-")
+
+
+@pytest.mark.parametrize(
+    ("peer", "name", "connections", "times", "target", "met"),
+    [
+        ("moleculer", "get_product", 64, 3.3, ">= x 3.3", True),
+        ("moleculer", "get_product", 64, 3.2, ">= x 3.3", False),
+        ("moleculer", "post_order", 64, 4.5, ">= x 4.5", True),
+        ("moleculer", "post_order", 64, 4.4, ">= x 4.5", False),
+        ("moleculer", "get_order", 64, 4.5, ">= x 4.5", True),
+        ("moleculer", "get_order", 64, 4.4, ">= x 4.5", False),
+        ("moleculer", "get_order", 1, 1, "", None),
+        ("moleculer", "mixed", 64, 1, "", None),
+        ("nameko", "get_order", 64, 49, ">= x 50", False),
+        ("nameko", "get_order", 1, 10, ">= x 10", True),
+    ],
+)
+def test_a_peers_line_says_how_many_times_its_rate_and_whether_that_is_enough(peer, name, connections, times, target, met):
+    report = a_report()
+    report.connections = [1, 64]
+    for rate in (1000, 2000, 4000):  # what the machine did meanwhile falls out
+        report.measured.add(f"{peer} {name}", connections, {"rate": rate})
+    report.measured.results[name, connections] = [{**run, "rate": rate * times} for run, rate in
+                                                  zip(report.measured.results["get_product", 64], (1000, 2000, 4000))]
+    (line,) = [line for line in report.lines() if " against " in line.what]
+    assert line.what == f"{load.TITLES[name]} against {peers.PEERS[peer].title}, c={connections}"
+    assert (line.target, line.met) == (target, met)
+
+
+def test_a_peer_without_one_run_that_counts_beside_ours_is_not_measured():
+    report = a_report()
+    for run in ({"worthless": "3 wrong"}, {"worthless": "3 wrong"}, {"rate": 1000}):
+        report.measured.add("moleculer get_product", 64, run)
+    report.measured.results["get_product", 64][2] = {"worthless": "1 wrong"}
+    (line,) = [line for line in report.lines() if " against " in line.what]
+    assert (line.figure, line.met) == ("not measured", None)
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------

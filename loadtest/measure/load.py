@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import data
+from . import data, peers
 
 HERE = Path(__file__).resolve().parents[1]
 SCRIPT = HERE / "wrk" / "check.lua"
@@ -82,9 +82,9 @@ class Workload:
         self.ledger = ledger
         self.directory = directory
         self.templates = {}
-        # The Python service's list has no pages; the Python gateway has no answer of its own to compare.
-        self.kinds = [kind for kind in KINDS if not (kind == "list_orders" and "orders" in shop.python)]
-        self.kinds = [kind for kind in self.kinds if not (kind == "constant" and shop.kind == "nameko")]
+        # A peer's gateway has no answer of its own to compare.
+        self.kinds = [kind for kind in KINDS if kind != "list_orders" or shop.has_pages]
+        self.kinds = [kind for kind in self.kinds if kind != "constant" or shop.peer is None]
         for kind in self.kinds:
             getattr(self, f"_learn_{kind}")()
 
@@ -159,7 +159,8 @@ class Workload:
         return path
 
     def loads(self):
-        return [load for load in LOADS if load == "mixed" or load in self.kinds]
+        asked = LOADS if self.shop.peer is None else peers.LOADS
+        return [load for load in asked if load == "mixed" or load in self.kinds]
 
 
 def _run(command, environment, seconds):

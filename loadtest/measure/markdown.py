@@ -18,6 +18,7 @@ def _table(headings, rows):
 def _machine(report, result):
     machine, versions = report.machine, report.machine["versions"]
     named = {"rabbitmq-server": "RabbitMQ", "redis-server": "Redis", "postgresql-15": "PostgreSQL", "kore": "Kore"}
+    named.update({"nameko": "Nameko", "moleculer": "Moleculer", "node": "Node.js"})
     servers = ", ".join(f"{title} {versions[name]}" for name, title in named.items() if name in versions)
     durability = ", ".join(f"{name} {value}" for name, value in report.durability.items() if name in _DURABILITY)
     repetitions = max(len(runs) for runs in report.measured.results.values())

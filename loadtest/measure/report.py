@@ -1,9 +1,10 @@
 """The table against the targets, the file of results, the charts."""
 import json
 
-from . import markdown, plots
-from .figures import Line, Measurements, median, micros, most_line, rate, share_line, spread
+from . import markdown, peers, plots
+from .figures import Line, Measurements, count, median, micros, most_line, rate, share_line, spread
 from .load import TITLES
+from .peers import PEERS
 from .runs import FLAT_LOADS
 from .terminal import table
 
@@ -16,7 +17,10 @@ CPU_US_MOST = 25
 IDLE_MIB_MOST, PEAK_MIB_MOST = 12, 40
 READY_MS_MOST = 200
 WATCHED_MOST = 0.03
-NAMEKO_LEAST = {64: 50, 1: 10}
+PEER_LEAST = {  # times its rate, by load and connections
+    "nameko": {name: {64: 50, 1: 10} for name in ("get_product", "post_order", "get_order")},
+    "moleculer": {"get_product": {64: 3.3}, "post_order": {64: 4.5}, "get_order": {64: 4.5}},
+}
 PROGRAMS = ("products", "orders", "gateway")
 HEADINGS = ["figure", "measured", "ceiling", "share", "of the wire's", "target", "met"]
 
@@ -234,24 +238,38 @@ class Report:
 
     def _peer_lines(self):
         lines = []
-        for name in ("get_product", "post_order", "get_order", "mixed"):
-            for connections in self.connections:
-                peer = f"nameko {name}"
-                if (peer, connections) not in self.measured:
-                    continue
-                ratio = self.measured.ratio(name, connections, peer, connections)
-                least = NAMEKO_LEAST.get(connections) if name != "mixed" else None
-                lines.append(
-                    Line(
-                        f"{TITLES[name]} against real Nameko, c={connections}",
-                        rate(self.measured.median(name, connections)),
-                        rate(self.measured.median(peer, connections), self.measured.spread(peer, connections)),
-                        f"x {ratio:.1f}",
-                        target=f">= x {least}" if least else "",
-                        met=ratio >= least if least else None,
-                    )
-                )
+        for peer in PEERS.values():
+            for name in peers.LOADS:
+                lines += [
+                    self._peer_line(peer, name, connections)
+                    for connections in self.connections
+                    if (f"{peer.name} {name}", connections) in self.measured
+                ]
+            lines += self._peer_memory_lines(peer)
         return lines
+
+    def _peer_memory_lines(self, peer):
+        found = [self.measured.median(f"memory {peer.name} {program}", 1, "peak_mib") for program in PROGRAMS]
+        if None in found:
+            return []
+        shown = ", ".join(f"{program} {count(mib)}" for program, mib in zip(PROGRAMS, found))
+        return [Line(f"memory of {peer.title}, MiB at their most", shown)]
+
+    def _peer_line(self, peer, name, connections):
+        what = f"{peer.name} {name}"
+        ratio = self.measured.ratio(name, connections, what, connections)
+        least = PEER_LEAST[peer.name].get(name, {}).get(connections)
+        title = f"{TITLES[name]} against {peer.title}, c={connections}"
+        if ratio is None:
+            return Line(title, "not measured", target=f">= x {least}" if least else "")
+        return Line(
+            title,
+            rate(self.measured.median(name, connections)),
+            rate(self.measured.median(what, connections), self.measured.spread(what, connections)),
+            f"x {ratio:.1f}" if ratio >= 10 else f"x {ratio:.2f}",
+            target=f">= x {least}" if least else "",
+            met=ratio >= least if least else None,
+        )
 
     # ---- output ------------------------------------------------------------------------------------------------
 

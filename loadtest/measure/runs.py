@@ -6,6 +6,7 @@ import urllib.request
 from . import data, invariants, load, processes
 from .ceilings import Commands, Database, Echo, Statements, redis_commands
 from .figures import Measurements
+from .peers import LOADS, PEERS
 from .terminal import note, note_end, say
 
 PRODUCTS, ORDERS = 1000, 10_000  # what the shop holds, where its size is not the question
@@ -21,7 +22,7 @@ SCRAPE_INTERVAL_S = 1
 # The broker's ceilings: what is measured -> its program, and the way that its messages take.
 ECHOES = {"ceiling": ("ceiling_echo", ()), "ceiling nameko": ("ceiling_echo", ("nameko",)), "rpclib": ("rpclib_echo", ())}
 # Not asked at every number of connections, but at the fewest and the most.
-ENDS_ONLY = ("rpclib", "constant", "nameko get_product", "nameko post_order", "nameko get_order", "nameko mixed")
+ENDS_ONLY = ("rpclib", "constant", *(f"{peer} {name}" for peer in PEERS for name in LOADS))
 # What is asked while this grows.
 FLAT_LOADS = {
     "products": ("get_product", "post_order", "get_order"),
@@ -214,17 +215,16 @@ class Bench:
 
     # ---- a repetition ------------------------------------------------------------------------------------------
 
-    def repetition(self, number, parts, shop, connections, peer=None):
+    def repetition(self, number, parts, shop, connections, peers=()):
         """Everything once, in another order each time: what changes slowly on the machine falls on all alike.  `parts` are
-        those of "ceilings", "shop", "open"; a peer is asked the same as the shop."""
+        those of "ceilings", "shop", "open"; peers are asked the same as the shop."""
         workload = self.fill(shop)
         steps = []
         if "ceilings" in parts:
             steps = [(what, count, lambda s=(what, count, how): self.ceiling(*s))
                      for what, count, how in self._ceiling_steps(shop, connections)]
-        workloads = [(workload, "")] if "shop" in parts or peer is not None else []
-        if peer is not None:
-            workloads.append((self.fill(peer), "nameko "))
+        workloads = [(workload, "")] if "shop" in parts or peers else []
+        workloads += [(self.fill(shop_of_peer), f"{shop_of_peer.peer.name} ") for shop_of_peer in peers]
         for one, prefix in workloads:
             for name in one.loads():
                 for count in connections:
@@ -258,8 +258,9 @@ class Bench:
             self.measured.add(f"start {name}", 1, {"ready_ms": took_s * 1000, "idle_mib": idle})
 
     def peaks(self, shop):
+        owner = f"{shop.peer.name} " if shop.peer else ""
         for name, mib in shop.resident_peak_mib().items():
-            self.measured.add(f"memory {name}", 1, {"peak_mib": mib})
+            self.measured.add(f"memory {owner}{name}", 1, {"peak_mib": mib})
 
     # ---- flatness ----------------------------------------------------------------------------------------------
 

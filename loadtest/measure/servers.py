@@ -15,13 +15,11 @@ import psycopg2
 import redis
 
 from . import processes
+from .peers import CHECKOUT, NAMEKO
 from .waiting import wait_until
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPT = CHECKOUT / "dev_run_backingsvcs.sh"
 DEPLOY = CHECKOUT / "migrations" / "deploy.sh"
-NAMEKO_SHOP = CHECKOUT / "test" / "interop" / "shop" / "serve.py"
-NAMEKO_PYTHON = CHECKOUT / ".venv-interop" / "bin" / "python"
 START_TIMEOUT_S = 300
 READY_TIMEOUT_S = 60
 READY_POLL_S = 0.0005  # the time to ready is a figure of the benchmark
@@ -233,23 +231,22 @@ class Program:
 
 
 class Shop:
-    """Any number of each program in one room.  `kind` is "airship" or "nameko", whose gateway it has; the programs named in
-    `python` are Nameko's in our shop too."""
+    """Any number of each program in one room: ours, or a peer's.  The programs named in `python` are Nameko's in our shop."""
 
     NAMES = ("products", "orders", "gateway")
 
-    def __init__(self, room, build_dir, kind="airship", settings=None, python=()):
+    def __init__(self, room, build_dir, peer=None, settings=None, python=()):
         self.room = room
-        self.kind = kind
-        self.python = self.NAMES if kind == "nameko" else tuple(python)
+        self.peer = peer
+        self.python = tuple(python)
         self.build_dir = build_dir
-        self.settings = settings or {}
+        self.settings = {**(peer.settings if peer else {}), **(settings or {})}
         self.directory = None
         self.programs = {name: [] for name in self.NAMES}
 
     def _command(self, name):
-        if name in self.python:
-            return [NAMEKO_PYTHON, NAMEKO_SHOP, name]
+        if self.peer is not None or name in self.python:
+            return [*(self.peer or NAMEKO).command, name]
         folder = "kore-gateway" if name == "gateway" else name
         path = self.build_dir / folder / folder
         if not path.exists():
@@ -297,6 +294,11 @@ class Shop:
         for name in reversed(self.NAMES):
             for program in self.programs[name]:
                 program.stop()
+
+    @property
+    def has_pages(self):
+        """Does its list of orders have pages?  The Python service's has none."""
+        return self.peer.has_pages if self.peer else "orders" not in self.python
 
     @property
     def ports(self):
