@@ -6,6 +6,11 @@ const PREFETCH = 100;
 const EVENT = "EVENT";
 const PERSISTENT = { persistent: true };
 
+function refuseUnhandled(handled) {
+    if (handled === false) throw new Error("not handled: the program stops");
+    return handled;
+}
+
 /* Two things that Moleculer has no setting for: here, as in ours, events are kept on disk and calls are not (it has one set of
  * message options for all packets), and an event that comes while the program stops goes back to its queue. */
 class Transporter extends Transporters.AMQP {
@@ -15,10 +20,9 @@ class Transporter extends Transporters.AMQP {
         return this.broker.Promise.resolve();
     }
 
-    async receive(command, data) {
-        const handled = await super.receive(command, data);
-        if (command === EVENT && handled === false) throw new Error("not handled: the program stops");
-        return handled;
+    receive(command, data) {
+        const result = super.receive(command, data);
+        return command === EVENT ? result.then(refuseUnhandled) : result;
     }
 }
 
