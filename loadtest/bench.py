@@ -112,6 +112,7 @@ def arguments():
     add("--python", action="append", default=[], choices=["products", "orders"], help="run this one on Nameko in our shop")
     add("--generator", choices=["wrk", "http_load"], default="wrk", help="of the closed loop (wrk)")
     add("--results", type=Path, default=HERE / "results", metavar="FOLDER", help="where the result goes")
+    add("--asleep", action="store_true", help="let processors sleep when they have no work (they are kept awake)")
     add("--keep", action="store_true", help="do not remove the run's folder: data and logs")
     add("--strict", action="store_true", help="exit code 1 also when a target is missed")
     options = parser.parse_args()
@@ -185,7 +186,7 @@ def measure(options, bench, servers, report):
     def shop_in(room, settings=None):
         return Shop(room, bench.build_dir, None, {**WATCHED, **(settings or {})}, options.python)
 
-    report.machine = machine.describe(bench.build_dir)
+    report.machine = {**machine.describe(bench.build_dir), "processors_awake": not options.asleep}
     for peer in found:
         report.machine["versions"].update(peers.versions(peer))
     report.durability = machine.durability(rooms["shop"])
@@ -254,7 +255,8 @@ def main():
             say("starting RabbitMQ, Redis and PostgreSQL")
             servers.start()
             report = Report(bench.measured, list(options.connections), bench.checked)
-            measure(options, bench, servers, report)
+            with machine.kept_awake(build_dir, not options.asleep):
+                measure(options, bench, servers, report)
         except GIVEN_UP as error:
             broken_off = str(error)
         except KeyboardInterrupt:

@@ -23,14 +23,16 @@ sys.dont_write_bytecode = True
 
 import bench as benchmark  # noqa: E402
 import table  # noqa: E402
-from measure import ceilings, figures, invariants, load, peers, plots  # noqa: E402
+from measure import ceilings, figures, invariants, load, machine, peers, plots, processes  # noqa: E402
 from measure.report import Report  # noqa: E402
 from measure.runs import ECHOES, Bench  # noqa: E402
 from measure.servers import CHECKOUT, Servers, Shop  # noqa: E402
+from measure.waiting import wait_until  # noqa: E402
 
 PRODUCTS, ORDERS = 1000, 2000
 RATE = 200
 STALL_S = 0.5
+WAIT_S = 10
 
 
 @pytest.fixture(scope="module")
@@ -370,6 +372,20 @@ def test_a_chart_is_a_document():
     for chart.logarithmic in (False, True):
         document = xml.dom.minidom.parseString(plots.svg(chart))
         assert len(document.getElementsByTagName("circle")) == 2
+
+
+def test_processors_are_kept_awake_by_who_gives_way_to_everybody(bench):
+    wanted = {frozenset({processor}) for processor in os.sched_getaffinity(0)}
+    before = processes.tree([os.getpid()])
+
+    def keepers():
+        idle = [pid for pid in processes.tree([os.getpid()]) - before if os.sched_getscheduler(pid) == os.SCHED_IDLE]
+        return {frozenset(os.sched_getaffinity(pid)): pid for pid in idle}
+
+    with machine.kept_awake(bench.build_dir):
+        wait_until(lambda: set(keepers()) == wanted, "a keeper on each processor", WAIT_S)
+        pids = set(keepers().values())
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "no keeper left", WAIT_S)
 
 
 def a_report():

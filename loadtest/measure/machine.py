@@ -3,6 +3,7 @@ import os
 import platform
 import re
 import subprocess
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -51,6 +52,22 @@ def describe(build_dir):
         "versions": versions,
         "build": build,
     }
+
+
+@contextmanager
+def kept_awake(build_dir, wanted=True):
+    """No processor sleeps meanwhile; keep_awake.c says why."""
+    if not wanted:
+        yield
+        return
+    process = subprocess.Popen([build_dir / "loadtest" / "keep_awake"], stdin=subprocess.DEVNULL)
+    try:
+        yield
+        if process.poll() is not None:
+            raise RuntimeError("the processors were not kept awake to the end: keep_awake ended (its words above)")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def durability(room):

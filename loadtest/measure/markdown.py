@@ -21,9 +21,10 @@ def _machine(report, result):
     named.update({"nameko": "Nameko", "moleculer": "Moleculer", "node": "Node.js"})
     servers = ", ".join(f"{title} {versions[name]}" for name, title in named.items() if name in versions)
     durability = ", ".join(f"{name} {value}" for name, value in report.durability.items() if name in _DURABILITY)
+    awake = ", kept awake" if machine.get("processors_awake") else ""
     repetitions = max(len(runs) for runs in report.measured.results.values())
     return (
-        f"{machine['processors']} processors ({machine['processor']}), {machine['memory_mib'] / 1024:.0f} GiB, Linux"
+        f"{machine['processors']} processors ({machine['processor']}{awake}), {machine['memory_mib'] / 1024:.0f} GiB, Linux"
         f" {machine['kernel']}, shared by all servers, programs and the load generator. {servers}. {durability}; events"
         f" persistent and confirmed. Commit {machine['commit']}, {' '.join(machine['build'].values())}; medians of"
         f" {repetitions} repetitions, measured in {result['seconds'] / 60:.0f} minutes."
