@@ -1,5 +1,6 @@
 """The gateway between HTTP and services that the tests play themselves: what it asks, and what it makes of any answer."""
 import contextlib
+import json
 import re
 import socket
 import time
@@ -566,6 +567,55 @@ def test_more_calls_than_fit_are_refused_at_once(make_shop):
         assert shop.http.post("/orders", {"order_details": lines}).status == 503
         assert not backends.of("orders.create_order")
         assert shop.http.get("/products/again").status == 200
+    finally:
+        backends.stop()
+
+
+def refusal_lines(gateway):
+    """Warnings about refused requests."""
+    lines = [json.loads(line) for line in gateway.log().splitlines() if line.startswith(b"{")]
+    return [line for line in lines if line["level"] == "warning" and line.get("status") == 503]
+
+
+# What needs two services in turn: (what is asked, who answers at once, and what; who is slow, and what it answers)
+ONE_LINE = {**ORDER, "order_details": ORDER["order_details"][:1]}
+TWO_IN_TURN = {
+    "POST order": (
+        lambda http: http.post("/orders", {"order_details": [a_line("a")]}),
+        ("products.exists", True),
+        ("orders.create_order", ONE_LINE),
+    ),
+    "GET order": (lambda http: http.get("/orders/7"), ("orders.get_order", ONE_LINE), ("products.get", a_product("a"))),
+}
+
+
+@pytest.mark.parametrize("what", TWO_IN_TURN)
+def test_nobody_works_for_a_request_that_will_be_refused(make_shop, what):
+    """The second service has enough to do: refused at once, before the first one is asked, and with one line for all."""
+    ask, (first, first_answer), (second, second_answer) = TWO_IN_TURN[what]
+    shop = make_shop(rpc_timeout_ms=int(16_000 * TIME_SCALE))
+    slow_s = 16 * TIME_SCALE / 8  # as the README says
+    backends = Backends(shop.room.amqp_uri)
+    backends.answers[first] = first_answer
+    try:
+        gateway = shop.add("gateway").start().wait_ready()
+        with ThreadPoolExecutor(16) as pool:
+            waiting = [pool.submit(ask, shop.http) for _ in range(16)]
+            wait_until(lambda: len(backends.kept) == 16, "as many wait as always may")
+            kept_at = time.monotonic()
+            wait_until(lambda: time.monotonic() > kept_at + slow_s, "the service is slow")
+            asked = len(backends.of(first))
+            for _ in range(20):
+                response = ask(shop.http)
+                check_error(response, 503, "SERVICE_UNAVAILABLE", second.partition(".")[0])
+                assert int(response.header("Retry-After")) > 0
+            assert (len(backends.of(first)), len(backends.kept)) == (asked, 16)
+            assert len(refusal_lines(gateway)) == 1
+            backends.answers[second] = second_answer
+            for one in list(backends.kept):
+                one.answer(second_answer)
+            assert {future.result(ANSWER_S).status for future in waiting} == {200}
+        assert ask(shop.http).status == 200
     finally:
         backends.stop()
 

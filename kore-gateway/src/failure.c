@@ -77,9 +77,10 @@ static void failure_log(const struct flight *flight, const char *service, enum r
 {
     const struct rpc_bytes none = {NULL, 0};
     bool remote = status == RPC_REMOTE_ERROR;
+    bool busy = status == RPC_BUSY || failure_is(status, reply, service, "ServiceBusy");
 
-    /* Who is refused for being one too many is many: the bound itself tells of it once. */
-    rpc_log(status == RPC_BUSY ? RPC_LOG_DEBUG : RPC_LOG_WARNING, "call failed", RPC_LOG_TEXT("service", service),
+    /* Who is refused for being one too many is many: the first refused request tells of them all. */
+    rpc_log(busy ? RPC_LOG_DEBUG : RPC_LOG_WARNING, "call failed", RPC_LOG_TEXT("service", service),
             RPC_LOG_TEXT("outcome", rpc_status_name(status)),
             RPC_LOG_BYTES(remote ? "exc_path" : NULL, remote ? reply->error.exc_path : none),
             RPC_LOG_BYTES(remote ? "reason" : NULL, remote ? reply->error.value : none),

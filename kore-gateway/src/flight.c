@@ -78,14 +78,32 @@ static size_t service_index(const char *name)
     return i;
 }
 
-/* One line a time of refusals, however many they are. */
+/* Whether this refusal begins a time of refusals, of which one line tells, however many they are. */
+static bool refusals_begin(uint64_t *refused_ms, uint64_t now_ms)
+{
+    bool begin = *refused_ms == 0 || now_ms - *refused_ms > REFUSALS_QUIET_MS;
+
+    *refused_ms = now_ms;
+    return begin;
+}
+
 static void refusal_log(size_t service, uint64_t now_ms)
 {
-    if (services[service].refused_ms == 0 || now_ms - services[service].refused_ms > REFUSALS_QUIET_MS)
+    if (refusals_begin(&services[service].refused_ms, now_ms))
         rpc_log(RPC_LOG_WARNING, "a service is slow and has enough to do; refusing calls",
                 RPC_LOG_TEXT("service", services[service].name),
                 RPC_LOG_INT("under_way", services[service].limit.under_way));
-    services[service].refused_ms = now_ms;
+}
+
+bool flight_has_room(const char *name)
+{
+    uint64_t now_ms = kore_time_ms();
+    size_t service = service_index(name);
+
+    if (limit_has_room(&services[service].limit, now_ms))
+        return true;
+    refusal_log(service, now_ms);
+    return false;
 }
 
 unsigned flights_count(void)
@@ -359,12 +377,24 @@ void flight_abandon(struct flight *flight)
     flight->peer = NULL;
 }
 
+/* Failures are warnings; of the refusals of a busy time only the first, for a line would cost as much as all the rest of it. */
+static enum rpc_log_level flight_level(const struct flight *flight, uint64_t now_ms)
+{
+    static uint64_t refused_ms;
+
+    if (flight->answer.status < 500)
+        return RPC_LOG_DEBUG;
+    if (!flight->answer.retry_after || refusals_begin(&refused_ms, now_ms))
+        return RPC_LOG_WARNING;
+    return RPC_LOG_DEBUG;
+}
+
 static void flight_tell(const struct flight *flight)
 {
-    uint64_t duration_ms = kore_time_ms() - flight->began_ms;
-    enum rpc_log_level level = flight->answer.status >= 500 ? RPC_LOG_WARNING : RPC_LOG_DEBUG;
+    uint64_t now_ms = kore_time_ms(), duration_ms = now_ms - flight->began_ms;
 
-    rpc_log(level, "request", RPC_LOG_BYTES("method", bytes_of(flight, peer_request(flight->peer)->method_name)),
+    rpc_log(flight_level(flight, now_ms), "request",
+            RPC_LOG_BYTES("method", bytes_of(flight, peer_request(flight->peer)->method_name)),
             RPC_LOG_BYTES("target", flight_target(flight)), RPC_LOG_INT("status", flight->answer.status),
             RPC_LOG_INT("duration_ms", duration_ms));
     if (peer_port(flight->peer) == ROUTE_PORT_SHOP)

@@ -64,6 +64,12 @@ enum rpc_status flight_call(struct flight *flight, const struct flight_request *
 /* Both at once, for a single call. */
 enum rpc_status flight_call_alone(struct flight *flight, const struct flight_request *request, flight_reply_fn *done);
 
+/*
+ * Whether a call of this service would be let in now.  What calls two services in turn asks this for the second one before it
+ * calls the first: a refusal is cheap as long as nobody has worked for it.
+ */
+bool flight_has_room(const char *service);
+
 /* A value that travels with all calls from here on.  False when out of memory. */
 bool flight_context_set(struct flight *flight, const char *key, struct rpc_bytes value);
 

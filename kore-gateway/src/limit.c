@@ -33,15 +33,20 @@ static bool limit_is_slow(const struct limit *limit, uint64_t now_ms)
     return limit->took_ms > slow_ms || now_ms - limit->moved_ms > slow_ms;
 }
 
-bool limit_enter(struct limit *limit, uint64_t now_ms)
+bool limit_has_room(struct limit *limit, uint64_t now_ms)
 {
     if (limit->under_way == 0) { /* nobody knows of any trouble */
         limit->moved_ms = now_ms;
         limit->took_ms = 0;
     }
     limit_turn_window(limit, now_ms);
-    if (limit->under_way >= LIMIT_LEAST && limit_is_slow(limit, now_ms) &&
-        limit->under_way >= limit->rate * limit->wait_ms / 1000)
+    return limit->under_way < LIMIT_LEAST || !limit_is_slow(limit, now_ms) ||
+           limit->under_way < limit->rate * limit->wait_ms / 1000;
+}
+
+bool limit_enter(struct limit *limit, uint64_t now_ms)
+{
+    if (!limit_has_room(limit, now_ms))
         return false;
     limit->under_way++;
     return true;

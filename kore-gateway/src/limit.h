@@ -27,6 +27,9 @@ struct limit {
 
 void limit_init(struct limit *limit, uint32_t wait_ms, uint64_t now_ms);
 
+/* Whether limit_enter() would be true now. */
+bool limit_has_room(struct limit *limit, uint64_t now_ms);
+
 /* A call wants to begin.  False: it would wait too long; refuse it.  Each true needs one limit_leave(). */
 bool limit_enter(struct limit *limit, uint64_t now_ms);
 

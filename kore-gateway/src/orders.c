@@ -42,6 +42,16 @@ static bool call_or_answer(struct flight *flight, const struct flight_request *r
     return status == RPC_OK;
 }
 
+/* A service that the request needs later may have enough to do by now.  False when the flight was answered. */
+static bool has_room_or_answer(struct flight *flight, const char *service, enum failure_of of)
+{
+    bool has_room = flight_has_room(service);
+
+    if (!has_room)
+        failure_answer(flight, of, service, RPC_BUSY, NULL);
+    return has_room;
+}
+
 /*
  * Ask `products.<method>` about each of the products, all at once; `ids` are JSON strings.  The slots are their indices.
  * False when the flight was answered.
@@ -212,6 +222,8 @@ void orders_get(struct flight *flight)
         answer_order_not_found(flight);
         return;
     }
+    if (!has_room_or_answer(flight, PRODUCTS, FAILURE_OF_READ))
+        return;
     reading = calloc(1, sizeof(*reading));
     if (reading == NULL) {
         failure_answer(flight, FAILURE_OF_READ, ORDERS, RPC_NO_MEMORY, NULL);
@@ -489,8 +501,11 @@ static bool create_take_order(struct flight *flight, struct creating *creating)
 
 void orders_create(struct flight *flight)
 {
-    struct creating *creating = calloc(1, sizeof(*creating));
+    struct creating *creating;
 
+    if (!has_room_or_answer(flight, ORDERS, FAILURE_OF_PREPARE))
+        return;
+    creating = calloc(1, sizeof(*creating));
     if (creating == NULL) {
         failure_answer(flight, FAILURE_OF_PREPARE, ORDERS, RPC_NO_MEMORY, NULL);
         return;

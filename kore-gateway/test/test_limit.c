@@ -176,6 +176,23 @@ static void test_who_gives_up_says_nothing_about_the_service(void **state)
     assert_true(limit_enter(&limit, 600));
 }
 
+static void test_to_ask_for_room_takes_none(void **state)
+{
+    struct limit limit;
+
+    (void)state;
+    limit_init(&limit, WAIT_MS, 0);
+    for (unsigned i = 0; i < LIMIT_LEAST; i++) {
+        assert_true(limit_has_room(&limit, WAIT_MS)); /* slow by then, and nothing was answered yet */
+        assert_true(limit_enter(&limit, 10));
+        assert_int_equal(limit.under_way, i + 1);
+    }
+    assert_false(limit_has_room(&limit, WAIT_MS));
+    assert_false(limit_enter(&limit, WAIT_MS));
+    limit_leave(&limit, LIMIT_ANSWERED, WAIT_MS, WAIT_MS);
+    assert_true(limit_has_room(&limit, WAIT_MS));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -184,6 +201,7 @@ int main(void)
         cmocka_unit_test(test_who_is_quick_refuses_nobody),
         cmocka_unit_test(test_who_has_stopped_is_waited_for_by_few),
         cmocka_unit_test(test_who_gives_up_says_nothing_about_the_service),
+        cmocka_unit_test(test_to_ask_for_room_takes_none),
     };
 
     return cmocka_run_group_tests_name("limit", tests, NULL, NULL);
