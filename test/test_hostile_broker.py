@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from support.clock import ANSWER_S, RECOVERY_S, SLACK_S, TIME_SCALE, wait_until
-from support.fake import Gone, Hangup, byte_by_byte, whole
+from support.fake import Gone, Hangup, byte_by_byte, hang_up, says, says_and_ends, whole
 from support.fake_broker import (
     BODY,
     FRAME_OVERHEAD,
@@ -229,44 +229,28 @@ def tune_of(frame_max):
     return lambda link, _channel, _fields: link.say(0, "connection.tune", 0, frame_max, 0)
 
 
-def say_and_end(data):
-    def hook(link, _channel, _fields):
-        link.send(data)
-        raise Hangup
-
-    return hook
-
-
-def sends(data):
-    return lambda link, _channel, _fields: link.send(data)
-
-
-def hang_up(_link, _channel, _fields):
-    raise Hangup
-
-
 # What happens: (the method it answers, its answer, words of the line that tells)
 REFUSALS = {
-    "AMQP 1.0": ("protocol-header", say_and_end(b"AMQP\0\1\0\0"), "AMQP"),
-    "AMQP 0-8": ("protocol-header", say_and_end(b"AMQP\1\1\x08\0"), "AMQP"),
-    "SASL first": ("protocol-header", say_and_end(b"AMQP\3\1\0\0"), "AMQP"),
-    "HTTP": ("protocol-header", say_and_end(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "AMQP"),
-    "TLS": ("protocol-header", say_and_end(b"\x15\x03\x01\0\x02\x02\x46"), "closed"),
+    "AMQP 1.0": ("protocol-header", says_and_ends(b"AMQP\0\1\0\0"), "AMQP"),
+    "AMQP 0-8": ("protocol-header", says_and_ends(b"AMQP\1\1\x08\0"), "AMQP"),
+    "SASL first": ("protocol-header", says_and_ends(b"AMQP\3\1\0\0"), "AMQP"),
+    "HTTP": ("protocol-header", says_and_ends(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "AMQP"),
+    "TLS": ("protocol-header", says_and_ends(b"\x15\x03\x01\0\x02\x02\x46"), "closed"),
     "nothing": ("protocol-header", hang_up, "closed"),
     "another version": ("protocol-header", start_of(major=1), "AMQP"),
     "no PLAIN": ("protocol-header", start_of(mechanisms="AMQPLAIN EXTERNAL PLAINER"), "PLAIN"),
     "no mechanism": ("protocol-header", start_of(mechanisms=""), "PLAIN"),
     "a bad table": ("protocol-header", start_of(properties=struct.pack(">I", 6) + b"\x01a?xyz"), "AMQP"),
-    "a huge frame": ("protocol-header", sends(struct.pack(">BHI", METHOD, 0, 0x7FFFFFFF) + b"x" * 100), "AMQP"),
-    "a frame as large as can be": ("protocol-header", sends(struct.pack(">BHI", METHOD, 0, 0xFFFFFFFF) + b"x" * 100), "AMQP"),
+    "a huge frame": ("protocol-header", says(struct.pack(">BHI", METHOD, 0, 0x7FFFFFFF) + b"x" * 100), "AMQP"),
+    "a frame as large as can be": ("protocol-header", says(struct.pack(">BHI", METHOD, 0, 0xFFFFFFFF) + b"x" * 100), "AMQP"),
     "tune first": ("protocol-header", tune_of(131072), "TUNE"),
     "frames too small": ("connection.start-ok", tune_of(4095), "4095"),
     "access refused": ("connection.start-ok", refuse(403, "ACCESS_REFUSED - login refused"), "ACCESS_REFUSED"),
     "hung up at the login": ("connection.start-ok", hang_up, "closed"),
     "no such vhost": ("connection.open", refuse(530, "NOT_ALLOWED - vhost not found"), "NOT_ALLOWED"),
-    "an unknown method": ("connection.open", sends(frame(METHOD, 0, struct.pack(">HH", 10, 99))), "AMQP"),
-    "a channel too early": ("connection.open", sends(method(1, "channel.open-ok", b"")), "channel 1"),
-    "content too early": ("connection.open", sends(frame(BODY, 0, b"x")), "channel 0"),
+    "an unknown method": ("connection.open", says(frame(METHOD, 0, struct.pack(">HH", 10, 99))), "AMQP"),
+    "a channel too early": ("connection.open", says(method(1, "channel.open-ok", b"")), "channel 1"),
+    "content too early": ("connection.open", says(frame(BODY, 0, b"x")), "channel 0"),
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from support.clock import RECOVERY_S, SLACK_S, TIME_SCALE, wait_until
-from support.fake import Gone, Hangup, Silence, byte_by_byte, whole
+from support.fake import Hangup, byte_by_byte, hang_up, says, says_and_ends, says_and_falls_silent, silent, whole
 from support.fake_broker import Caller, FakeBroker, Message, Queue, encode_properties
 from support.fake_postgres import (
     BOUND,
@@ -140,34 +140,6 @@ def bench(whole_bench):
     for program in whole_bench.programs:
         program.assert_unharmed()
     assert whole_bench.call("get_order", whole_bench.known["id"]) == whole_bench.known
-
-
-def says(data):
-    return lambda link, unit: link.send(data)
-
-
-def says_and_ends(data):
-    def hook(link, unit):
-        link.send(data)
-        raise Hangup
-
-    return hook
-
-
-def says_and_falls_silent(data):
-    def hook(link, unit):
-        link.send(data)
-        raise Silence
-
-    return hook
-
-
-def silent(link, unit):
-    raise Silence
-
-
-def hang_up(link, unit):
-    raise Hangup
 
 
 # ---- a start that goes wrong ------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from support.clock import ANSWER_S, RECOVERY_S, SLACK_S, TIME_SCALE, wait_until
-from support.fake import Gone, Hangup, Silence, byte_by_byte, whole
+from support.fake import Gone, Hangup, byte_by_byte, hang_up, says, says_and_ends, says_and_falls_silent, silent, whole
 from support.fake_broker import Caller, FakeBroker, Message, encode_properties
 from support.fake_redis import FakeRedis
 from support.hostile import MEMORY_MAX, Watched
@@ -96,34 +96,6 @@ def creating(redis, hook):
     redis.hooks["HSET"] = redis.hooks["EVAL"] = hook
 
 
-def says(data):
-    return lambda link, words: data
-
-
-def says_and_ends(data):
-    def hook(link, words):
-        link.send(data)
-        raise Hangup
-
-    return hook
-
-
-def says_and_falls_silent(data):
-    def hook(link, words):
-        link.send(data)
-        raise Silence
-
-    return hook
-
-
-def silent(*_):
-    raise Silence
-
-
-def hang_up(*_):
-    raise Hangup
-
-
 # ---- a greeting that goes wrong --------------------------------------------------------------------------------------
 
 GREETINGS = {
@@ -139,7 +111,7 @@ GREETINGS = {
     "NOAUTH": ("EXISTS", says(b"-NOAUTH Authentication required.\r\n"), "NOAUTH"),
     "no such database": ("SELECT", says(b"-ERR DB index is out of range\r\n"), "out of range"),
     "LOADING": ("EXISTS", says(b"-LOADING Redis is loading the dataset in memory\r\n"), "LOADING"),
-    "too many clients": (None, lambda link: link.send(b"-ERR max number of clients reached\r\n") or hang_up(), "max number of clients"),
+    "too many clients": (None, says_and_ends(b"-ERR max number of clients reached\r\n"), "max number of clients"),
     "HTTP": ("AUTH", says_and_ends(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "rotocol error"),
     "a giant text": ("EXISTS", says(b"$9223372036854775807\r\n"), ""),
     "a giant array": ("EXISTS", says(b"*2147483647\r\n"), ""),

@@ -71,19 +71,23 @@ def _label(link):
     return link.partition("~")[0]
 
 
-# ---- the broker ----------------------------------------------------------------------------------------------------
+# ---- servers, the broker above all ----------------------------------------------------------------------------------
 
 
 @contextmanager
-def broker_killed(stage):
+def server_killed(stage, server, labels):
     system = stage.system
-    system.servers.kill("rabbitmq")
+    system.servers.kill(server)
     began = time.monotonic()
     try:
         yield
     finally:
-        system.expect_unready(began, time.monotonic(), *PROGRAMS)
-        system.servers.start_one("rabbitmq")
+        system.expect_unready(began, time.monotonic(), *labels)
+        system.servers.start_one(server)
+
+
+def broker_killed(stage):
+    return server_killed(stage, "rabbitmq", PROGRAMS)
 
 
 @contextmanager
@@ -125,12 +129,27 @@ def disk_alarm(stage):
 
 
 @contextmanager
-def queue_deleted(stage, queue):
+def _channel(stage):
     connection = connect(stage.system.shop.room.amqp_uri)
     try:
-        connection.channel().queue_delete(queue)
+        yield connection.channel()
     finally:
         connection.close()
+
+
+def _publish_event(stage, body):
+    """It is in the broker's hands, or this fails."""
+    with _channel(stage) as channel:
+        channel.confirm_delivery()
+        properties = pika.BasicProperties(content_type="application/json", content_encoding="utf-8", delivery_mode=2)
+        channel.basic_publish(EVENTS, EVENT, body, properties, mandatory=True)
+    return True
+
+
+@contextmanager
+def queue_deleted(stage, queue):
+    with _channel(stage) as channel:
+        channel.queue_delete(queue)
     yield
 
 
@@ -145,19 +164,13 @@ BINDINGS = (
 def queue_unbound(stage, binding):
     """What is published meanwhile comes back to its publisher: no service, or an event that stays in the outbox."""
     queue, exchange, key = binding
-    connection = connect(stage.system.shop.room.amqp_uri)
-    try:
-        connection.channel().queue_unbind(queue, exchange, key)
-    finally:
-        connection.close()
+    with _channel(stage) as channel:
+        channel.queue_unbind(queue, exchange, key)
     try:
         yield
     finally:
-        connection = connect(stage.system.shop.room.amqp_uri)
-        try:
-            connection.channel().queue_bind(queue, exchange, key)
-        finally:
-            connection.close()
+        with _channel(stage) as channel:
+            channel.queue_bind(queue, exchange, key)
 
 
 FLOOD = Path(__file__).with_name("flood.py")
@@ -222,30 +235,31 @@ def _slow(rng):
 # ---- PostgreSQL ----------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _meanwhile(run, over):
+    """`run` in a thread of its own until what is within the `with` is done: `over` is set then."""
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def _repeatedly(strike):
     """Strike every STEP_S until the context is left."""
     over = threading.Event()
-    failures = []
 
     def run():
         while not over.is_set():
             try:
                 strike()
-            except (OSError, psycopg2.Error, redis.RedisError) as error:
-                failures.append(error)  # the server that is struck may be gone for a moment
+            except (OSError, psycopg2.Error, redis.RedisError):
+                pass  # the server that is struck may be gone for a moment
             over.wait(STEP_S)
 
-    @contextmanager
-    def context():
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-    return context()
+    return _meanwhile(run, over)
 
 
 BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
@@ -262,18 +276,6 @@ def backend_killed(stage):
     if rows:
         os.kill(rows[0][0], signal.SIGKILL)
     yield
-
-
-@contextmanager
-def server_killed(stage, server, labels):
-    system = stage.system
-    system.servers.kill(server)
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        system.expect_unready(began, time.monotonic(), *labels)
-        system.servers.start_one(server)
 
 
 @contextmanager
@@ -314,13 +316,8 @@ def deadlocks(stage):
                 failure.append(error)  # PostgreSQL may be what another fault strikes
                 over.wait(STEP_S)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
+    with _meanwhile(run, over):
         yield
-    finally:
-        over.set()
-        thread.join()
     assert brought_about[0], f"no deadlock came about: {failure}"
 
 
@@ -426,9 +423,8 @@ def _order_that_is_left(stage):
     return op, head, body
 
 
-@contextmanager
 def _again_and_again(act, over):
-    """`act` in a thread of its own, with pauses, until what is within the `with` is done: `over` is set then."""
+    """`act` meanwhile, with pauses."""
 
     def run():
         while not over.wait(LEAVERS_S):
@@ -437,13 +433,7 @@ def _again_and_again(act, over):
             except OSError:
                 pass  # the gateway may be what another fault strikes
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return _meanwhile(run, over)
 
 
 @contextmanager
@@ -514,42 +504,19 @@ def slow_clients(stage):
                 sockets.append(sock)
             except OSError:
                 pass
-        thread = threading.Thread(target=drip, daemon=True)
-        thread.start()
-        try:
+        with _meanwhile(drip, over):
             yield
-        finally:
-            over.set()
-            thread.join()
 
 
 @contextmanager
 def poison(stage, bodies):
     """Events that can never be handled; each has to be found among the dead letters."""
-    connection = connect(stage.system.shop.room.amqp_uri)
-    try:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        for text in bodies:
-            marker = f"poison {len(stage.poison)} "
-            body = text.replace("@", marker).encode()
-            stage.poison[body] = False
-            channel.basic_publish(EVENTS, EVENT, body, _json_properties(), mandatory=True)
-            stage.poison[body] = True  # confirmed: from now on it must not get lost
-    finally:
-        connection.close()
+    for text in bodies:
+        marker = f"poison {len(stage.poison)} "
+        body = text.replace("@", marker).encode()
+        stage.poison[body] = False
+        stage.poison[body] = _publish_event(stage, body)  # from now on it must not get lost
     yield
-
-
-def _publish_event(stage, body):
-    connection = connect(stage.system.shop.room.amqp_uri)
-    try:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.basic_publish(EVENTS, EVENT, body, _json_properties(), mandatory=True)
-    finally:
-        connection.close()
-    return True
 
 
 @contextmanager
@@ -580,10 +547,6 @@ def product_damaged(stage, mends):
         stage.mended[product_id] = fields
 
 
-def _json_properties():
-    return pika.BasicProperties(content_type="application/json", content_encoding="utf-8", delivery_mode=2)
-
-
 POISON = ('{"@', '{"order": {"id": "@", "order_details": 7}}', '["@"]', '{"@": "' + "x" * 200_000 + '"}')
 
 
@@ -604,10 +567,9 @@ def clock_jumps(stage, hours):
 
 
 @contextmanager
-def program_killed(stage, label):
-    system = stage.system
+def _without_program(system, label, take_down):
     with system.hurting(label):
-        system.kill_program(label)
+        take_down(label)
         try:
             yield
         finally:
@@ -615,17 +577,13 @@ def program_killed(stage, label):
             system.wait_started(label)
 
 
-@contextmanager
+def program_killed(stage, label):
+    return _without_program(stage.system, label, stage.system.kill_program)
+
+
 def program_drained(stage, label):
     """SIGTERM under load, and a new one after it has left."""
-    system = stage.system
-    with system.hurting(label):
-        system.drain_program(label)
-        try:
-            yield
-        finally:
-            system.start_program(label)
-            system.wait_started(label)
+    return _without_program(stage.system, label, stage.system.drain_program)
 
 
 @contextmanager
@@ -714,7 +672,7 @@ CATALOGUE = (
     Fault("F23", "clients half-close", "clients", (2, 4), clients_half_close),
     Fault("F24", "slow clients", "clients", (5, 12), slow_clients),
     Fault("F25", "poison", "broker", (0, 1), poison, lambda rng: {"bodies": rng.sample(POISON, len(POISON))}),
-    Fault("F25", "product damaged, mended", "redis", (1, 4), product_damaged, lambda rng: {"mends": True}),
+    Fault("F25", "product damaged, mended", "redis", (1, 3), product_damaged, lambda rng: {"mends": True}),
     Fault("F25", "product damaged for ever", "redis", (0, 1), product_damaged, lambda rng: {"mends": False}),
     Fault("F26", "service killed", "programs", (0, 3), program_killed, lambda rng: {"label": rng.choice(SERVICES)}),
     Fault("F27", "service frozen", "programs", (2, 14), program_frozen, lambda rng: {"label": rng.choice(SERVICES)}),

@@ -3,10 +3,8 @@ import errno
 import http.client
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +15,7 @@ from pathlib import Path
 from support import backing
 from support.backing import Servers, host_and_port, uri_through, with_login_of
 from support.clock import wait_until
+from support.ports import free_port
 from support.program import PATHS
 from support.shop import Shop
 
@@ -33,25 +32,10 @@ STORES = {"products": "redis", "orders": "postgres"}
 SUPERVISE_S = 0.1
 WORKER_RESTARTED = b"the worker died and was started again"
 PROXY = Path(__file__).with_name("proxy.py")
-PARTS = 16
-PORTS = range(12000, 20000)  # below those that the kernel gives to outgoing connections: a program that starts again finds its own
 
 
 def is_sanitized():
     return b"__asan_init" in PATHS["products"].read_bytes()
-
-
-def free_port():
-    """Two runs at a time do not draw the same: each has a part of the ports."""
-    mine = PORTS[os.getpid() % PARTS :: PARTS]
-    for port in random.sample(mine, len(mine)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
-    raise RuntimeError(f"no free port between {PORTS.start} and {PORTS.stop}")
 
 
 class Proxy:
@@ -139,11 +123,12 @@ class System:
         else:
             self.lacks["namespaces"] = "not run as root, or it may make none; links break in the proxy alone"
         self.shop = Shop(self.servers, self.directory)
-        # An event that fails waits a second, however long it would by itself: all its attempts fit into a short run.
+        # An event that fails waits a second, however long it would by itself: all its attempts fit into a short run.  Not
+        # those of retry-0: they wait for a consumer.
         policy = json.dumps({"message-ttl": RETRY_MS})
         room = self.shop.room.name
         self.servers.rabbitmqctl(
-            "set_policy", "-p", room, "--priority", "2", "--apply-to", "queues", "retry-soon", r"\.retry-", policy
+            "set_policy", "-p", room, "--priority", "2", "--apply-to", "queues", "retry-soon", r"\.retry-[1-9]", policy
         )
         self.proxy = Proxy()
         for name, count in COUNTS.items():

@@ -1,1 +1,5 @@
 """What bench.py is made of."""
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "test"))  # for support

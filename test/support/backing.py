@@ -11,10 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pika
-import psycopg2
 import redis
 
 from .clock import BOOT_S, wait_until
+from .database import database
 from .program import REPOSITORY, clean_environment
 
 SCRIPT = REPOSITORY / "dev_run_backingsvcs.sh"
@@ -161,16 +161,7 @@ class Servers:
     def postgres_uri(self, database):
         return _with_path(self.uris["POSTGRES_URI"], f"/{database}")
 
-    @staticmethod
-    @contextlib.contextmanager
-    def database(uri):
-        connection = psycopg2.connect(uri)
-        connection.autocommit = True
-        try:
-            with connection.cursor() as cursor:
-                yield cursor
-        finally:
-            connection.close()
+    database = staticmethod(database)
 
     def _make_rooms(self):
         """All vhosts at once (each rabbitmqctl boots an Erlang machine): the services' users may in each what they may in

@@ -155,3 +155,34 @@ def whole(data):
 def byte_by_byte(data):
     """Each byte in a segment of its own."""
     return (data[at : at + 1] for at in range(len(data)))
+
+
+# ---- hooks that are no protocol's own; what they get behind the link is not looked at ---------------------------------
+
+
+def says(data):
+    return lambda link, *_: link.send(data)
+
+
+def says_and_ends(data):
+    def hook(link, *_):
+        link.send(data)
+        raise Hangup
+
+    return hook
+
+
+def says_and_falls_silent(data):
+    def hook(link, *_):
+        link.send(data)
+        raise Silence
+
+    return hook
+
+
+def silent(*_):
+    raise Silence
+
+
+def hang_up(*_):
+    raise Hangup

@@ -9,8 +9,9 @@ A hook takes the place of the reply to one command; what it returns is sent:
 """
 import socket
 from collections import deque
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from .backing import host_and_port, uri_through
+from .backing import host_and_port
 from .clock import ANSWER_S
 from .fake import FakeServer, Gone, Link
 
@@ -22,9 +23,11 @@ def command_bytes(words):
 class _Upstream:
     """The real server; replies are passed on unread, but for their length."""
 
-    def __init__(self, address):
+    def __init__(self, address, login):
         self.socket = socket.create_connection(address, ANSWER_S)
         self.file = self.socket.makefile("rb")
+        reply = self.ask([b"AUTH", *login])
+        assert reply == b"+OK\r\n", reply
 
     def ask(self, words):
         self.socket.sendall(command_bytes(words))
@@ -52,7 +55,7 @@ class RedisLink(Link):
     def forward(self, words):
         """The real server's reply."""
         if self.upstream is None:
-            self.upstream = _Upstream(self.server.address)
+            self.upstream = _Upstream(self.server.address, self.server.login)
         return self.upstream.ask(words)
 
     def take_command(self):
@@ -70,13 +73,15 @@ class FakeRedis(FakeServer):
     link_class = RedisLink
 
     def __init__(self, uri):
-        """`uri` is the real server's."""
+        """`uri` is the real server's, with a login there; the fake itself wants none, and passes on whom a program names."""
         self.address = host_and_port(uri)
+        parts = urlsplit(uri)
+        self.login = [unquote(part).encode() for part in (parts.username, parts.password)]
         self.hooks = {}
         self.on_connect = None
         self.heard = deque(maxlen=100_000)  # commands
         super().__init__()
-        self.uri = uri_through(uri, self.port)
+        self.uri = urlunsplit(parts._replace(netloc=f"127.0.0.1:{self.port}"))
 
     def serve(self, link):
         if self.on_connect is not None:
