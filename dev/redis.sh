@@ -17,8 +17,13 @@ redis_is_installed() { command -v redis-server >/dev/null; }
 redis_choose_ports() { port_choose redis; }
 
 redis_uri() {
-    local port
-    port=$(port_remembered redis) && printf 'REDIS_URI=redis://127.0.0.1:%s/0' "$port"
+    local port password login=
+    port=$(port_remembered redis) || return
+    # A server that an older version started has a user without one until the next start.
+    if { read -r password <"$RUN/redis/password"; } 2>/dev/null; then
+        login=default:$password@
+    fi
+    printf 'REDIS_URI=redis://%s127.0.0.1:%s/0' "$login" "$port"
 }
 
 redis_service_uri() { # SERVICE
@@ -27,19 +32,24 @@ redis_service_uri() { # SERVICE
         printf 'REDIS_URI=redis://%s:%s@127.0.0.1:%s/0' "$1" "$password" "$port"
 }
 
+redis_secret() { # FILE; as an ACL has it
+    local hash
+    secret_make "$1" && hash=$(tr -d '\n' <"$1" | sha256sum) && printf '#%s' "${hash%% *}"
+}
+
 # RUN/redis/users.acl: the developer's user, who may everything, and the services'.
 redis_write_users() {
-    local home=$RUN/redis service hash
+    local home=$RUN/redis service secret
     local -a rules
     (
         umask 077
         exec >"$home/users.acl.new"
-        printf 'user default on nopass ~* &* +@all\n'
+        secret=$(redis_secret "$home/password") || exit
+        printf 'user default on %s ~* &* +@all\n' "$secret"
         for service in "${REDIS_SERVICES[@]}"; do
-            secret_make "$home/$service.password"
-            hash=$(tr -d '\n' <"$home/$service.password" | sha256sum)
+            secret=$(redis_secret "$home/$service.password") || exit
             read -rd '' -a rules <<<"${REDIS_RULES[$service]}" || true
-            printf 'user %s on sanitize-payload #%s %s\n' "$service" "${hash%% *}" "${rules[*]}"
+            printf 'user %s on sanitize-payload %s %s\n' "$service" "$secret" "${rules[*]}"
         done
     ) && mv "$home/users.acl.new" "$home/users.acl"
 }
@@ -67,10 +77,19 @@ redis_launch() {
     process_start redis "$RUN/log/redis.log" redis-server ./redis.conf
 }
 
+# Talks to the server on descriptor 3, as the developer.  One that an older version started takes any password.
+redis_connect() {
+    local password=none answer=
+    exec 3<>"/dev/tcp/127.0.0.1/$(port_remembered redis)" || return
+    { read -r password <"$RUN/redis/password"; } 2>/dev/null || true
+    printf 'AUTH default %s\r\n' "$password" >&3 &&
+        IFS= read -r -t 5 answer <&3 && [[ $answer == +OK* ]]
+}
+
 redis_answers() {
     local answer=
     {
-        exec 3<>"/dev/tcp/127.0.0.1/$(port_remembered redis)" &&
+        redis_connect &&
             printf 'PING\r\n' >&3 &&
             IFS= read -r -t 5 answer <&3
     } 2>/dev/null
@@ -83,7 +102,7 @@ redis_after_start() {
     redis_write_users || return
     cmp -s "$home/users.acl" "$home/users.loaded" && return
     # It has been running since before they changed.
-    exec 3<>"/dev/tcp/127.0.0.1/$(port_remembered redis)" || return
+    redis_connect || return
     while read -r user name rules; do
         printf 'ACL SET%s %s reset %s\r\n' "${user^^}" "$name" "$rules" >&3
         IFS= read -r -t 5 answer <&3 && [[ $answer == +OK* ]] || return

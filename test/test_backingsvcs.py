@@ -221,11 +221,21 @@ def test_durability_is_on(running):
 def test_passwords_are_for_their_owner_alone(running):
     assert running.folder.stat().st_mode & 0o077 == 0
     lines = [path.read_bytes() for path in pathlib.Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    password = (running.folder / "postgres" / "password").read_text().strip()
-    assert len(password) >= 32 and not any(password.encode() in line for line in lines)
-    wrong = running.uris()["POSTGRES_URI"].replace(password, "postgres").rsplit("/", 1)[0] + "/postgres"
+    passwords = {path.parent.name: path.read_text().strip() for path in running.folder.glob("*/password")}
+    assert set(passwords) == {"postgres", "redis"}
+    for password in passwords.values():
+        assert len(password) >= 32 and not any(password.encode() in line for line in lines)
+    wrong = running.uris()["POSTGRES_URI"].replace(passwords["postgres"], "postgres").rsplit("/", 1)[0] + "/postgres"
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
         psycopg2.connect(wrong)
+
+
+@pytest.mark.parametrize("login, word", [("", "required"), (":wrong@", "invalid"), ("default:wrong@", "invalid")])
+def test_nobody_comes_into_redis_without_a_password(running, login, word):
+    parts = urlsplit(running.uris()["REDIS_URI"])
+    assert (parts.username, parts.password) == ("default", (running.folder / "redis" / "password").read_text().strip())
+    with pytest.raises((redis.exceptions.AuthenticationError, redis.exceptions.ResponseError), match=word):
+        redis.Redis.from_url(f"redis://{login}127.0.0.1:{parts.port}/0").ping()
 
 
 def test_each_service_has_users_of_its_own(running):
@@ -233,8 +243,8 @@ def test_each_service_has_users_of_its_own(running):
     assert set(running.uris("--service", "products", "redis")) == {"REDIS_URI"}
     assert running.uris("--service", "gateway", "redis", "postgres") == {}
     passwords = [path for path in running.folder.glob("*/*password")]
-    assert len(passwords) == 6 and all(path.stat().st_mode & 0o077 == 0 for path in passwords)
-    assert len({path.read_text() for path in passwords}) == 6
+    assert len(passwords) == 7 and all(path.stat().st_mode & 0o077 == 0 for path in passwords)
+    assert len({path.read_text() for path in passwords}) == 7
     for path in (running.folder / "rabbitmq" / "definitions.json", running.folder / "redis" / "users.acl"):
         assert path.stat().st_mode & 0o077 == 0
         assert not any(password.read_text().strip() in path.read_text() for password in passwords)
@@ -246,6 +256,7 @@ def test_servers_that_an_older_version_started_get_the_users(running):
     running.redis().set("held", "kept")
     admin = running.redis()
     admin.acl_deluser("products")
+    admin.execute_command("ACL", "SETUSER", "default", "reset", "on", "nopass", "~*", "&*", "+@all")
     connection = running.postgres()
     connection.cursor().execute("DROP ROLE orders")
     connection.close()
@@ -253,13 +264,15 @@ def test_servers_that_an_older_version_started_get_the_users(running):
         running.done("rabbitmqctl", "delete_user", service)
     for name in ("redis/users.acl", "redis/users.loaded", "rabbitmq/definitions.json", "rabbitmq/definitions.loaded"):
         (running.folder / name).unlink()
-    for path in running.folder.glob("*/?*.password"):
+    for path in [*running.folder.glob("*/?*.password"), running.folder / "redis" / "password"]:
         path.unlink()
     assert running.call("env", "--service", "products").returncode == 1
+    running.answer()  # by the URIs that `env` gives before the next start
     running.done("start")
     running.answer()
     running.answer_services()
-    assert running.redis().get("held") == "kept"
+    assert urlsplit(running.uris()["REDIS_URI"]).password
+    assert running.redis().get("held") == admin.get("held") == "kept"
     assert [running.pid(server) for server in SERVERS] == before
 
 
@@ -273,7 +286,7 @@ def test_a_folder_of_an_older_version_gets_the_users(running):
         running.done("rabbitmqctl", "delete_user", service)
     running.done("stop")
     for path in [*running.folder.glob("redis/users.*"), *running.folder.glob("rabbitmq/definitions.*"),
-                 *running.folder.glob("*/?*.password")]:
+                 *running.folder.glob("*/?*.password"), running.folder / "redis" / "password"]:
         path.unlink()
     (running.folder / "redis" / "redis.conf").write_text(
         f"bind 127.0.0.1\nport {running.port('redis')}\nappendonly yes\nsave \"\"\n")

@@ -474,6 +474,7 @@ def test_redis_keeps_its_users_in_a_file_and_protects_itself(servers):
     text = (servers.run_dir / "redis" / "users.acl").read_text()
     password = urlsplit(servers.service_uris["products"]["REDIS_URI"]).password
     assert password not in text and re.search(r"^user products on \S+ #[0-9a-f]{64} ", text, re.M)
+    assert re.search(r"^user default on #[0-9a-f]{64} ", text, re.M) and "nopass" not in text
 
 
 # ---- HTTP -------------------------------------------------------------------------------------------------------------

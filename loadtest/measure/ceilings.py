@@ -1,7 +1,7 @@
 """What the servers can do by themselves, on the same machine in the same run: nothing that uses them can be faster."""
 import re
 import subprocess
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from .load import _run  # the last line of a program's output is its result
 from .servers import clean_environment
@@ -63,14 +63,12 @@ class Commands:
     ORDER = re.compile(r"^(airship:applied:)\d+$")
 
     def __init__(self, room, directory):
-        parts = urlsplit(room.redis_uri)
-        self.database = str(room.redis_database)
-        self.command = ["redis-cli", "-h", parts.hostname, "-p", str(parts.port), "MONITOR"]
+        self.room = room
         self.path = directory / "redis-commands"
 
     def __enter__(self):
         with self.path.open("w") as output:
-            self.monitor = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            self.monitor = self.room.redis_cli("MONITOR", stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         wait_until(lambda: "OK" in self.path.read_text(), "redis-cli MONITOR begins", MARGIN_S)
         return self
 
@@ -84,7 +82,7 @@ class Commands:
         with self.path.open(errors="replace") as lines:
             for line in lines:
                 match = re.match(r'[\d.]+ \[(\d+) [^\]]*\] ("(?:EXISTS|HMGET|EVALSHA)".*)$', line)
-                if match and match.group(1) == self.database:
+                if match and match.group(1) == str(self.room.redis_database):
                     words = re.findall(r'"((?:[^"\\]|\\.)*)"', match.group(2))
                     drawn = self.ORDER if words[0] == "EVALSHA" else self.PRODUCT
                     found[words[0].lower()] = [drawn.sub(r"\1__rand_int__", word) for word in words]
@@ -100,8 +98,8 @@ def redis_commands(room, words, pipelined, seconds, products):
     depth = 64 if pipelined else 1
     requests = int(REDIS_RATE[depth] * seconds)
     drawn = APPLIED_ORDERS if words[0] == "EVALSHA" else products
-    command = ["redis-benchmark", "-h", parts.hostname, "-p", parts.port, "--dbnum", room.redis_database, "-c", 1]
-    command += ["-P", depth, "-n", requests, "-r", drawn, "--csv", *words]
+    command = ["redis-benchmark", "-h", parts.hostname, "-p", parts.port, "-a", unquote(parts.password)]
+    command += ["--dbnum", room.redis_database, "-c", 1, "-P", depth, "-n", requests, "-r", drawn, "--csv", *words]
     output = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=seconds * 20 + 60)
     lines = [line for line in output.stdout.splitlines() if line.startswith('"')]
     if output.returncode != 0 or len(lines) < 2:

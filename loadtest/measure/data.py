@@ -1,7 +1,6 @@
 """What a shop holds before it is measured: products straight into Redis, orders straight into PostgreSQL."""
 import json
 import subprocess
-from urllib.parse import urlsplit
 
 STOCK = 1_000_000_000_000  # nobody orders that much
 PRICE = "100000.99"
@@ -34,15 +33,9 @@ def _resp(*words):
 
 
 def fill_products(room, count):
-    parts = urlsplit(room.redis_uri)
     with room.redis() as connection:
         connection.flushdb()
-    pipe = subprocess.Popen(
-        ["redis-cli", "-h", parts.hostname, "-p", str(parts.port), "-n", str(room.redis_database), "--pipe"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    pipe = room.redis_cli("--pipe", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     # One command as a pattern: a million of them word by word take longer than Redis does.
     fields = [word for pair in product(PLACEHOLDER).items() for word in pair]
     pattern = _resp("HSET", f"products:{product_id(PLACEHOLDER)}", *fields).replace(b"%d" % PLACEHOLDER, b"%012d")

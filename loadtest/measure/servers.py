@@ -4,15 +4,15 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-import psycopg2
 import redis
+
+from support.database import database
+from support.ports import free_port
 
 from . import processes
 from .peers import CHECKOUT, NAMEKO
@@ -37,12 +37,6 @@ def clean_environment():
     return {name: value for name, value in os.environ.items() if not SETTINGS.match(name)}
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _with_path(uri, path):
     return urlunsplit(urlsplit(uri)._replace(path=path))
 
@@ -60,15 +54,14 @@ class Room:
     def redis(self):
         return redis.Redis.from_url(self.redis_uri, decode_responses=True)
 
-    @contextmanager
+    def redis_cli(self, *arguments, **options):
+        """As a process; the password is in its environment, where other users do not see it."""
+        parts = urlsplit(self.redis_uri)
+        command = ["redis-cli", "-h", parts.hostname, "-p", str(parts.port), "-n", str(self.redis_database), *arguments]
+        return subprocess.Popen(command, env={**clean_environment(), "REDISCLI_AUTH": unquote(parts.password)}, **options)
+
     def database(self):
-        connection = psycopg2.connect(self.postgres_uri)
-        connection.autocommit = True
-        try:
-            with connection.cursor() as cursor:
-                yield cursor
-        finally:
-            connection.close()
+        return database(self.postgres_uri)
 
     def query(self, sql, parameters=()):
         with self.database() as cursor:
@@ -150,15 +143,10 @@ class Servers:
 
     def _make_database(self, room, template):
         """The first by the migrations, the others as its copies."""
-        connection = psycopg2.connect(_with_path(self.uris["POSTGRES_URI"], "/postgres"))
-        connection.autocommit = True
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(f'DROP DATABASE IF EXISTS "{room.name}" WITH (FORCE)')
-                if template is not None:
-                    cursor.execute(f'CREATE DATABASE "{room.name}" TEMPLATE "{template.name}"')
-        finally:
-            connection.close()
+        with database(_with_path(self.uris["POSTGRES_URI"], "/postgres")) as cursor:
+            cursor.execute(f'DROP DATABASE IF EXISTS "{room.name}" WITH (FORCE)')
+            if template is not None:
+                cursor.execute(f'CREATE DATABASE "{room.name}" TEMPLATE "{template.name}"')
         if template is None:
             deploy(room)
 
