@@ -9,12 +9,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "chaos"))
 
 from harness import limits  # noqa: E402
-from harness.checker import CODES, Evidence, INVARIANTS, Probe, Window, check, fault_of_answer, outcome_of  # noqa: E402
+from harness.checker import CODES, DeadLetter, Evidence, INVARIANTS, Probe, Window, check, fault_of_answer, outcome_of  # noqa: E402
 from harness.history import FAIL, HTTP, INFO, OK, RPC, Op  # noqa: E402
 from harness.nemesis import first_run_of_success, schedule  # noqa: E402
 
 ORDERS = 10
 STOCK = 1000
+EVENTS = "evt-orders-order_created--products.handle_order_created"
+
+
+def dead_letter(body, attempts=1):
+    return DeadLetter(body, "it is no JSON", attempts, EVENTS)
 
 
 class World:
@@ -35,7 +40,7 @@ class World:
             afterwards_until=1000.0,
             queues={"rpc-orders": 0, "products.dead-letters": 1},
             poison={b"{": True},
-            dead_letters=[b"{"],
+            dead_letters=[dead_letter(b"{")],
         )
         for marker in range(1, ORDERS + 1):
             self.order(marker)
@@ -171,12 +176,24 @@ def test_a_stock_that_was_set_back(world):
     "plant",
     [
         lambda evidence: setattr(evidence, "outbox", 1),
-        lambda evidence: evidence.queues.update({"evt-orders-order_created--products.handle_order_created": 1}),
-        lambda evidence: evidence.queues.update({"evt-orders-order_created--products.handle_order_created.retry-1000": 1}),
-        lambda evidence: evidence.dead_letters.append(b'{"order": {"id": 105}}'),
+        lambda evidence: evidence.queues.update({EVENTS: 1}),
+        lambda evidence: evidence.queues.update({f"{EVENTS}.retry-1000": 1}),
+        lambda evidence: evidence.dead_letters.append(dead_letter(b'{"order": {"id": 105}}', attempts=6)),
+        lambda evidence: setattr(evidence.dead_letters[0], "cause", None),
+        lambda evidence: setattr(evidence.dead_letters[0], "attempts", 0),
+        lambda evidence: setattr(evidence.dead_letters[0], "queue", None),
         lambda evidence: evidence.dead_letters.clear(),
     ],
-    ids=["outbox", "event queue", "retry queue", "an order's event is a dead letter", "lost poison"],
+    ids=[
+        "outbox",
+        "event queue",
+        "retry queue",
+        "an order's event is a dead letter",
+        "a dead letter without a cause",
+        "a dead letter that nobody tried",
+        "a dead letter from nowhere",
+        "lost poison",
+    ],
 )
 def test_an_event_that_did_not_arrive(world, plant):
     plant(world.evidence)

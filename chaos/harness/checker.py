@@ -69,6 +69,18 @@ class Probe:
 
 
 @dataclass
+class DeadLetter:
+    body: bytes
+    cause: str = None  # what it says of itself
+    attempts: int = 0
+    queue: str = None  # it came from
+
+    @property
+    def explains_itself(self):
+        return bool(self.cause) and self.attempts >= 1 and bool(self.queue)
+
+
+@dataclass
 class Evidence:
     """What the system looks like when it has come to rest."""
 
@@ -80,7 +92,7 @@ class Evidence:
     products_expected: dict = field(default_factory=dict)
     outbox: int = 0
     queues: dict = field(default_factory=dict)  # name -> messages
-    dead_letters: list = field(default_factory=list)  # bodies
+    dead_letters: list = field(default_factory=list)
     poison: dict = field(default_factory=dict)  # body -> whether it must have become a dead letter
     injured: list = field(default_factory=list)  # Windows: the nemesis hurt a process
     unready: list = field(default_factory=list)  # Windows: /readyz must not say yes
@@ -262,11 +274,15 @@ def check_events(evidence):
     for name, messages in evidence.queues.items():
         if messages and not name.endswith(".dead-letters"):
             yield Violation("INV-4" if name.startswith("evt-") else "INV-7", f"{messages} messages lie in {name}")
-    for body in evidence.dead_letters:
-        if body not in evidence.poison:
-            yield Violation("INV-4", f"a dead letter that was no poison: {body[:300]!r}")
+    for letter in evidence.dead_letters:
+        if letter.body not in evidence.poison:
+            text = f"a dead letter that was no poison, after {letter.attempts} attempts ({letter.cause}): {letter.body[:300]!r}"
+            yield Violation("INV-4", text)
+        elif not letter.explains_itself:
+            yield Violation("INV-4", f"a dead letter that does not say where it comes from and why: {letter!r:.300}")
+    buried = {letter.body for letter in evidence.dead_letters}
     for body, is_certain in evidence.poison.items():
-        if is_certain and body not in evidence.dead_letters:
+        if is_certain and body not in buried:
             yield Violation("INV-4", f"poison that is no dead letter: {body[:100]!r}")
 
 

@@ -4,7 +4,7 @@ import time
 from support.amqp import connect
 
 from . import limits
-from .checker import Evidence
+from .checker import DeadLetter, Evidence
 from .load import STOCK
 
 DEAD_LETTERS = ("products.dead-letters", "orders.dead-letters")
@@ -40,7 +40,7 @@ def _products(shop, ids):
 def _dead_letters(shop):
     connection = connect(shop.room.amqp_uri)
     try:
-        bodies = []
+        letters = []
         for queue in DEAD_LETTERS:
             channel = connection.channel()
             try:
@@ -48,11 +48,12 @@ def _dead_letters(shop):
             except Exception:
                 continue  # never needed
             while True:
-                method, _, body = channel.basic_get(queue)
+                method, properties, body = channel.basic_get(queue)
                 if method is None:
                     break
-                bodies.append(body)
-        return bodies
+                said = {name: (properties.headers or {}).get(f"x-airship-{name}") for name in ("cause", "attempts", "queue")}
+                letters.append(DeadLetter(body, said["cause"], said["attempts"] or 0, said["queue"]))
+        return letters
     finally:
         connection.close()  # what was read goes back
 
