@@ -9,6 +9,8 @@
  * meanwhile, not for those alone that were being served.
  *
  * An answer that the plan calls a refusal is neither right nor wrong: it is counted, and timed from when its request was sent.
+ * "work_rate" is all other answers, those after SECONDS too, by the time until the last of them: what the server did, also where
+ * it answers many at once or has a line of requests left at the end.
  *
  * PLAN is described in load_plan.h.  The ids of orders that were made go to IDS, a line each.  At the end, what is under way is
  * waited for.  Prints one line of JSON; exit code 0 also when answers were wrong: the line says so.
@@ -65,6 +67,7 @@ struct load {
     struct latencies latencies, refusals;
     uint64_t sent, answered, wrong, failed, unsent, backlog_max;
     uint64_t answered_in_time; /* before the end: for the rate */
+    uint64_t last_ns;          /* when the last answer came that was no refusal */
 };
 
 _Noreturn static void give_up(const char *what)
@@ -198,6 +201,7 @@ static void answer_take(struct load *load, struct connection *connection, const 
     latencies_add(&load->latencies, now_ns - connection->due_ns);
     load->answered++;
     load->answered_in_time += now_ns < load->end_ns;
+    load->last_ns = now_ns;
     connection->input_size = 0;
 }
 
@@ -311,13 +315,17 @@ static void run(struct load *load)
 static void print_result(const struct load *load)
 {
     double seconds = (double)(load->end_ns - load->started_ns) / 1e9;
+    double work_seconds = load->last_ns > 0 ? (double)(load->last_ns - load->started_ns) / 1e9 : 0;
 
-    printf("{\"rate\": %.1f, \"offered\": %.1f, \"sent\": %llu, \"answered\": %llu, \"wrong\": %llu, \"failed\": %llu, "
-           "\"unanswered\": %llu, \"unsent\": %llu, \"backlog_max\": %llu, ",
-           (double)load->answered_in_time / seconds, load->interval_ns > 0 ? 1e9 / load->interval_ns : 0.0,
-           (unsigned long long)load->sent, (unsigned long long)load->answered, (unsigned long long)load->wrong,
-           (unsigned long long)load->failed, (unsigned long long)(load->sent - load->answered - load->failed),
-           (unsigned long long)load->unsent, (unsigned long long)load->backlog_max);
+    printf("{\"rate\": %.1f, \"work_rate\": %.1f, \"offered\": %.1f, ", (double)load->answered_in_time / seconds,
+           work_seconds > 0 ? (double)load->latencies.count / work_seconds : 0.0,
+           load->interval_ns > 0 ? 1e9 / load->interval_ns : 0.0);
+    printf(
+        "\"sent\": %llu, \"answered\": %llu, \"wrong\": %llu, \"failed\": %llu, \"unanswered\": %llu, \"unsent\": %llu, "
+        "\"backlog_max\": %llu, ",
+        (unsigned long long)load->sent, (unsigned long long)load->answered, (unsigned long long)load->wrong,
+        (unsigned long long)load->failed, (unsigned long long)(load->sent - load->answered - load->failed),
+        (unsigned long long)load->unsent, (unsigned long long)load->backlog_max);
     latencies_print_percentiles(&load->latencies);
     printf(", \"refused\": %llu, \"refused_p99_us\": %.1f, \"refused_max_us\": %.1f}\n",
            (unsigned long long)load->refusals.count, (double)latencies_percentile_ns(&load->refusals, 0.99) / 1e3,
