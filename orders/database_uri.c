@@ -108,6 +108,29 @@ static bool uri_split_hosts(struct database_uri *uri, const char *names, const c
     return true;
 }
 
+/*
+ * A password with a raw '/' or '@' in it makes a URI that libpq reads as another one: a part of the password would be its
+ * host, its port or its database, which later messages name.  Such a part never has what these have: an at-sign behind
+ * the user, or a port that is no number.
+ */
+static bool is_misread_uri(const char *text)
+{
+    const char *rest = strstr(text, "://"), *user_end;
+
+    if (rest == NULL || (strncmp(text, "postgresql://", 13) != 0 && strncmp(text, "postgres://", 11) != 0))
+        return false;
+    rest += strlen("://");
+    user_end = strpbrk(rest, "@/"); /* as libpq looks for it */
+    if (user_end != NULL && *user_end == '@')
+        rest = user_end + 1;
+    return memchr(rest, '@', strcspn(rest, "?")) != NULL;
+}
+
+static bool are_ports(const char *list)
+{
+    return list == NULL || list[strspn(list, "0123456789,")] == '\0';
+}
+
 bool database_uri_parse(struct database_uri *out, const char *text, char reason[DATABASE_URI_REASON_SIZE])
 {
     struct database_uri uri = {.options = NULL};
@@ -121,6 +144,11 @@ bool database_uri_parse(struct database_uri *out, const char *text, char reason[
         /* libpq's own message may quote the text, and with it the password. */
         snprintf(reason, DATABASE_URI_REASON_SIZE,
                  "must be a PostgreSQL URI: postgresql://user:password@host:port/database");
+        goto done;
+    }
+    if (is_misread_uri(text) || !are_ports(option_get(uri.options, "port"))) {
+        snprintf(reason, DATABASE_URI_REASON_SIZE,
+                 "port must be a number; a / or @ in user, password or database must be written %%2F or %%40");
         goto done;
     }
     sslmode = option_get(uri.options, "sslmode");

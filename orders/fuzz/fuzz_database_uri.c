@@ -52,42 +52,33 @@ static void check_host(const struct database_uri *uri, const struct database_hos
         HOLDS(host->address != NULL && strcmp(host->address, host->name) == 0);
     else
         HOLDS(host->address == NULL);
+    HOLDS(host->port == NULL || host->port[strspn(host->port, "0123456789")] == '\0');
     HOLDS(database_host_port(host) > 0);
     HOLDS(database_host_is_name(host) ==
           (host->address == NULL && host->name != NULL && strchr("/@", host->name[0]) == NULL));
 }
 
-static void check_uri(const char *text)
+static bool parse(void *out, const char *text, char *reason)
 {
-    char reason[DATABASE_URI_REASON_SIZE], was[sizeof(struct database_uri)];
-    struct database_uri uri;
+    return database_uri_parse(out, text, reason);
+}
 
-    memset(&uri, 0xA5, sizeof(uri));
-    memcpy(was, &uri, sizeof(was));
-    memset(reason, 'x', sizeof(reason));
-    if (!database_uri_parse(&uri, text, reason)) {
-        HOLDS(memcmp(was, &uri, sizeof(was)) == 0);
-        HOLDS(strnlen(reason, sizeof(reason)) < sizeof(reason) && reason[0] != '\0' &&
-              strstr(reason, FUZZ_MARK) == NULL);
-        return;
-    }
-    HOLDS(uri.options != NULL && uri.hosts_count >= 1 && uri.hosts_count <= DATABASE_HOSTS_MAX);
-    for (size_t i = 0; i < uri.hosts_count; i++)
-        check_host(&uri, &uri.hosts[i]);
-    database_uri_clear(&uri);
-    HOLDS(uri.options == NULL && uri.hosts_count == 0);
+static void check(void *taken, const char *text)
+{
+    struct database_uri *uri = taken;
+
+    (void)text;
+    HOLDS(uri->options != NULL && uri->hosts_count >= 1 && uri->hosts_count <= DATABASE_HOSTS_MAX);
+    for (size_t i = 0; i < uri->hosts_count; i++)
+        check_host(uri, &uri->hosts[i]);
+    database_uri_clear(uri);
+    HOLDS(uri->options == NULL && uri->hosts_count == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct rpc_bytes input = fuzz_bytes(data, size);
-    uint8_t where = fuzz_byte(&input);
-    char *text = fuzz_string(input), *marked = fuzz_marked(text, fuzz_behind_scheme(text), where);
+    static const struct fuzz_uri_reader reader = {sizeof(struct database_uri), DATABASE_URI_REASON_SIZE, parse, check};
 
-    check_uri(text);
-    if (marked != NULL)
-        check_uri(marked);
-    free(marked);
-    free(text);
+    fuzz_uri_marked(&reader, fuzz_bytes(data, size));
     return 0;
 }

@@ -847,6 +847,18 @@ static void test_uris(void **state)
     uri_is_refused("postgresql://u:sec%zzret@localhost/orders");
     uri_is_refused("secret");
     uri_is_refused("postgresql://u:secret@localhost/orders?sslmode=maybe");
+    /* What libpq would take for a port, a host or a database, and name in its messages. */
+    uri_is_refused("postgresql://u:secret/x@localhost/orders");
+    uri_is_refused("postgresql://u:1/secret@localhost/orders");
+    uri_is_refused("postgresql://u:x@secret@localhost/orders");
+    uri_is_refused("postgresql://u:secret?/x@localhost/orders");
+    uri_is_refused("postgresql://localhost:secret/orders");
+    uri_is_refused("host=localhost port=secret");
+    uri_is_fine("postgresql://u:%2F%40%73ecret@localhost/orders");
+    uri_is_fine("postgresql://u:secret?x@localhost/orders");
+    uri_is_fine("postgresql://localhost/orders?user=u@x&pass%77ord=secret");
+    uri_is_refused("postgresql://localhost/orders?pass%77ord=secret&no_such_option=1");
+    uri_is_refused("postgresql://localhost/orders?pass%77ord=secret&pass%77or=1");
 }
 
 #define case_of(name) cmocka_unit_test_setup_teardown(name, setup, teardown)

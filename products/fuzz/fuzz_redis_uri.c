@@ -48,37 +48,27 @@ static void check_round_trip(const struct redis_uri *uri)
     free(text);
 }
 
-static void check_uri(const char *text)
+static bool parse(void *out, const char *text, char *reason)
 {
-    char reason[REDIS_URI_REASON_SIZE], was[sizeof(struct redis_uri)];
-    struct redis_uri uri;
+    return redis_uri_read(out, text, reason);
+}
 
-    memset(&uri, 0xA5, sizeof(uri));
-    memcpy(was, &uri, sizeof(was));
-    memset(reason, 'x', sizeof(reason));
-    if (!redis_uri_read(&uri, text, reason)) {
-        HOLDS(memcmp(was, &uri, sizeof(was)) == 0);
-        HOLDS(memchr(reason, '\0', sizeof(reason)) != NULL && reason[0] != '\0' && strstr(reason, FUZZ_MARK) == NULL);
-        return;
-    }
-    HOLDS(uri.host != NULL && uri.host[0] != '\0' && strpbrk(uri.host, " \t\r\n/@") == NULL);
-    HOLDS(uri.port > 0 && uri.database >= 0 && uri.database <= REDIS_URI_DATABASE_MAX);
-    HOLDS(uri.user == NULL || uri.password != NULL);
-    HOLDS(length(uri.host) + length(uri.user) + length(uri.password) <= strlen(text) + strlen("localhost"));
-    check_round_trip(&uri);
-    redis_uri_clear(&uri);
+static void check(void *taken, const char *text)
+{
+    struct redis_uri *uri = taken;
+
+    HOLDS(uri->host != NULL && uri->host[0] != '\0' && strpbrk(uri->host, " \t\r\n/@") == NULL);
+    HOLDS(uri->port > 0 && uri->database >= 0 && uri->database <= REDIS_URI_DATABASE_MAX);
+    HOLDS(uri->user == NULL || uri->password != NULL);
+    HOLDS(length(uri->host) + length(uri->user) + length(uri->password) <= strlen(text) + strlen("localhost"));
+    check_round_trip(uri);
+    redis_uri_clear(uri);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct rpc_bytes input = fuzz_bytes(data, size);
-    uint8_t where = fuzz_byte(&input);
-    char *text = fuzz_string(input), *marked = fuzz_marked(text, fuzz_behind_scheme(text), where);
+    static const struct fuzz_uri_reader reader = {sizeof(struct redis_uri), REDIS_URI_REASON_SIZE, parse, check};
 
-    check_uri(text);
-    if (marked != NULL)
-        check_uri(marked);
-    free(marked);
-    free(text);
+    fuzz_uri_marked(&reader, fuzz_bytes(data, size));
     return 0;
 }

@@ -12,18 +12,20 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "rpclib/bytes.h"
 
 /* The entry point that libFuzzer wants.  The input may be NULL when its size is 0.  Returns 0. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define HOLDS(condition)                                                                   \
-    do {                                                                                   \
-        if (!(condition)) {                                                                \
-            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                                       \
-        }                                                                                  \
+/* Told where a fuzzer that catches what is printed does not catch it. */
+#define HOLDS(condition)                                                                          \
+    do {                                                                                          \
+        if (!(condition)) {                                                                       \
+            dprintf(STDERR_FILENO, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition); \
+            abort();                                                                              \
+        }                                                                                         \
     } while (0)
 
 static inline struct rpc_bytes fuzz_bytes(const uint8_t *data, size_t size)
@@ -97,6 +99,47 @@ static inline char *fuzz_marked(const char *uri, const char *begin, uint8_t wher
     place = (size_t)(colon + 1 - uri) + where % (size_t)(at_sign - colon);
     HOLDS(asprintf(&marked, "%.*s" FUZZ_MARK "%s", (int)place, uri, uri + place) > 0);
     return marked;
+}
+
+/* Who reads a URI: `parse` fills `out` and leaves it as it is when it refuses; `check` what was taken, and clears it. */
+struct fuzz_uri_reader {
+    size_t out_size, reason_size;
+    bool (*parse)(void *out, const char *text, char *reason);
+    void (*check)(void *taken, const char *text);
+};
+
+/* What is refused leaves nothing behind, and no part of what stands where a password does gets into the reason. */
+static inline void fuzz_uri(const struct fuzz_uri_reader *reader, const char *text)
+{
+    unsigned char *out = malloc(reader->out_size);
+    char *reason = malloc(reader->reason_size);
+
+    HOLDS(out != NULL && reason != NULL);
+    memset(out, 0xA5, reader->out_size);
+    memset(reason, 'x', reader->reason_size);
+    if (reader->parse(out, text, reason)) {
+        reader->check(out, text);
+    } else {
+        for (size_t i = 0; i < reader->out_size; i++)
+            HOLDS(out[i] == 0xA5);
+        HOLDS(memchr(reason, '\0', reader->reason_size) != NULL && reason[0] != '\0');
+        HOLDS(strstr(reason, FUZZ_MARK) == NULL);
+    }
+    free(reason);
+    free(out);
+}
+
+/* An input whose first byte says where in the password the mark is put; the rest is a URI, read without it and with it. */
+static inline void fuzz_uri_marked(const struct fuzz_uri_reader *reader, struct rpc_bytes input)
+{
+    uint8_t where = fuzz_byte(&input);
+    char *text = fuzz_string(input), *marked = fuzz_marked(text, fuzz_behind_scheme(text), where);
+
+    fuzz_uri(reader, text);
+    if (marked != NULL)
+        fuzz_uri(reader, marked);
+    free(marked);
+    free(text);
 }
 
 static inline bool fuzz_equal(struct rpc_bytes one, struct rpc_bytes other)

@@ -7,8 +7,8 @@
  */
 #include <fuzz.h>
 
-#include "../test/simulation/peer.h"
 #include "amqp/frame.h"
+#include "fuzz_peer.h"
 #include "rpclib/client.h"
 #include "rpclib/log.h"
 #include "rpclib/service.h"
@@ -215,12 +215,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (index.size > 3500) /* the peer's frames are small */
         return 0;
     rpc_log_configure("fuzz", RPC_LOG_ERROR + 1, RPC_LOG_LOGFMT);
-    peer_init();
+    fuzz_peer_begin();
     if (who & TO_CLIENT)
         check_client(index, input);
     else
         check_service(index, input);
-    HOLDS(rpc_connection_state(peer.connection) == RPC_CONNECTION_UP && peer.handshakes == 1);
-    peer_clear();
+    fuzz_peer_end(size);
     return 0;
 }

@@ -58,10 +58,31 @@ static size_t table_count(const struct rpc_setting *table)
 
 /* ---- Showing values ---------------------------------------------------------------------------------------------- */
 
+static int hexadecimal(char digit)
+{
+    return digit <= '9' ? digit - '0' : (digit | 0x20) - 'a' + 10;
+}
+
+/* Behind "password", whose letters may stand percent-encoded: libpq decodes the names in a query.  NULL: it is another word. */
+static const char *password_skip(const char *at)
+{
+    for (const char *letter = "password"; *letter != '\0'; letter++) {
+        bool encoded = at[0] == '%' && isxdigit((unsigned char)at[1]) && isxdigit((unsigned char)at[2]);
+        int found = encoded ? hexadecimal(at[1]) * 16 + hexadecimal(at[2]) : (unsigned char)at[0];
+
+        if (tolower(found) != *letter)
+            return NULL;
+        at += encoded ? 3 : 1;
+    }
+    return at;
+}
+
 /* At "password": the value behind its '=', as a URI's query (a=b&c=d) or libpq's key words (a = 'b' c=d) have it. */
 static bool password_value(const char *at, const char **start, const char **end)
 {
-    at += strlen("password");
+    at = password_skip(at);
+    if (at == NULL)
+        return false;
     at += strspn(at, " ");
     if (*at != '=')
         return false;
@@ -101,7 +122,7 @@ static char *uri_masked(const char *uri)
         if (at == colon) {
             out = stpcpy(out, ":" MASK);
             at = at_sign;
-        } else if (strncasecmp(at, "password", strlen("password")) == 0 && password_value(at, &start, &end)) {
+        } else if (password_value(at, &start, &end)) {
             memcpy(out, at, (size_t)(start - at));
             out = stpcpy(out + (start - at), MASK);
             /* A user that is called so: the password behind the colon begins within what was masked. */

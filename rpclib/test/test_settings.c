@@ -386,6 +386,9 @@ static void test_masks(void **state)
     masked_is("password=", "password=***");
     masked_is("amqp://password=:&" SECRET "@host/v", "amqp://password=***@host/v");
     masked_is("amqp://password='a:b'" SECRET "@host/v", "amqp://password=***@host/v");
+    masked_is("postgresql://h/o?pass%77ord=" SECRET "&port=1", "postgresql://h/o?pass%77ord=***&port=1");
+    masked_is("postgresql://h/o?%70%41SSwor%64=" SECRET, "postgresql://h/o?%70%41SSwor%64=***");
+    masked_is("postgresql://u:%73ecret@h/o?pass%7=1&pass%zzord=2", "postgresql://u:***@h/o?pass%7=1&pass%zzord=2");
     masked_is("host=password passwords=3", "host=password passwords=3");
 }
 

@@ -1,6 +1,9 @@
 /*
  * The letters are fetched one by one without acknowledging them, looked at, and given back by closing the channel; only
  * what was replayed (and confirmed) or purged is acknowledged.  So a tool that dies loses nothing.
+ *
+ * AMQP answers no acknowledgement.  What is answered is the next question on the same channel, after all that came before:
+ * so one more letter is asked for at the end, and what is told to be replayed or purged is so at the broker.
  */
 #include "dead_letters.h"
 
@@ -11,6 +14,7 @@
 #include "confirms.h"
 #include "rpclib/settings.h"
 #include "src/dead_letters.h"
+#include "utf8.h"
 
 #define LETTERS_MAX        10000 /* looked at by one command; the rest stays for the next */
 #define CONFIRM_TIMEOUT_MS 10000
@@ -24,10 +28,15 @@ struct dead_letters_tool {
     bool dry_run;
     unsigned long wanted; /* a letter's number from 1; 0: all */
     char queue[256];
-    unsigned long seen, chosen;
+    unsigned long seen, chosen; /* letters */
+    unsigned long done_count;   /* of the chosen: listed, shown, replayed or purged */
     unsigned long unconfirmed;
-    bool fetched; /* all there are, or LETTERS_MAX */
+    bool asks;         /* for a letter; the answer is not there yet */
+    bool fetched;      /* all there are, or that are wanted */
+    bool acknowledged; /* a letter, and the broker may not have seen that yet */
+    bool lost;         /* the channel, with letters that were fetched on it */
     bool failed;
+    bool ended;
     dead_letters_done_fn *done;
     void *arg;
 };
@@ -89,21 +98,46 @@ bool dead_letters_words_fit(int count, char *words[])
 
 /* --- the end --- */
 
-static void tool_check_end(struct dead_letters_tool *tool)
+static void tool_end(struct dead_letters_tool *tool)
 {
-    if (!tool->fetched || tool->unconfirmed > 0)
-        return;
     if (tool->wanted > 0 && tool->chosen == 0) {
         fprintf(stderr, "rpc: there is no letter %lu in %s; it holds %lu\n", tool->wanted, tool->queue, tool->seen);
         tool->failed = true;
     } else if (tool->verb == VERB_LIST) {
         printf("%lu in %s%s\n", tool->seen, tool->queue, tool->seen == LETTERS_MAX ? ", and perhaps more" : "");
     } else if (tool->verb != VERB_SHOW) {
-        printf("%lu %s%s\n", tool->chosen, tool->dry_run ? "would be " : "",
+        printf("%lu %s%s\n", tool->done_count, tool->dry_run ? "would be " : "",
                tool->verb == VERB_REPLAY ? "replayed" : "purged");
     }
-    session_flush_later(&tool->confirms.session);
+    tool->ended = true;
     tool->done(tool->failed ? RPC_EXIT_FAILED : RPC_EXIT_OK, tool->arg);
+}
+
+static void tool_ask(struct dead_letters_tool *tool)
+{
+    struct mq_channel *channel = session_channel(&tool->confirms.session);
+
+    if (tool->asks || channel == NULL) /* without a channel: it comes back, and tool_on_up() goes on */
+        return;
+    tool->asks = true;
+    mq_get(channel, tool->queue);
+}
+
+static void tool_check_end(struct dead_letters_tool *tool)
+{
+    if (tool->ended || tool->lost || !tool->fetched || tool->unconfirmed > 0)
+        return;
+    if (tool->acknowledged)
+        tool_ask(tool);
+    else
+        tool_end(tool);
+}
+
+static void letter_acknowledge(struct dead_letters_tool *tool, uint64_t tag)
+{
+    tool->acknowledged = true;
+    tool->done_count++;
+    mq_ack(tool->confirms.session.channel, tag, false);
 }
 
 /* --- one letter --- */
@@ -136,13 +170,27 @@ static long long header_number(const amqp_basic_properties_t *properties, const 
     return 0;
 }
 
-/* What comes from a message may hold anything; a terminal gets printable ASCII and UTF-8 of it. */
+/* C0 and DEL; and C1, by which a terminal can be commanded as well: U+009B begins a sequence as ESC [ does. */
+static bool is_control(const unsigned char *at)
+{
+    return at[0] < 0x20 || at[0] == 0x7f || (at[0] == 0xc2 && at[1] < 0xa0);
+}
+
+/* What comes from a message may hold anything; a terminal gets UTF-8 of it, without control characters. */
 static void print_text(struct rpc_bytes text)
 {
-    for (size_t i = 0; i < text.size; i++) {
-        unsigned char byte = (unsigned char)text.data[i];
+    size_t size;
 
-        putchar(byte < 0x20 || byte == 0x7f ? '?' : byte);
+    for (; text.size > 0; text = (struct rpc_bytes){text.data + size, text.size - size}) {
+        const unsigned char *at = (const unsigned char *)text.data;
+
+        size = rpc_utf8_sequence(at, at + text.size);
+        if (size == 0 || is_control(at))
+            putchar('?');
+        else
+            fwrite(at, 1, size, stdout);
+        if (size == 0)
+            size = 1;
     }
 }
 
@@ -180,117 +228,160 @@ static void letter_show(const struct mq_message *message)
     print_field("body", message->body);
 }
 
+static void letter_not_replayed(struct dead_letters_tool *tool, unsigned long number, enum rpc_status status)
+{
+    fprintf(stderr, "rpc: letter %lu %s: %s\n", number,
+            rpc_status_nothing_done(status) ? "was not replayed" : "stays, and may have been replayed",
+            rpc_status_name(status));
+    tool->failed = true;
+}
+
 static void on_replayed(enum rpc_status status, void *arg)
 {
     struct replay *replay = arg;
     struct dead_letters_tool *tool = replay->tool;
 
     tool->unconfirmed--;
-    if (status == RPC_OK) {
-        mq_ack(tool->confirms.session.channel, replay->tag, false);
-    } else {
-        fprintf(stderr, "rpc: letter %lu was not replayed: %s\n", replay->number, rpc_status_name(status));
-        tool->failed = true;
-        tool->chosen--;
-    }
+    if (status == RPC_OK)
+        letter_acknowledge(tool, replay->tag);
+    else
+        letter_not_replayed(tool, replay->number, status);
     free(replay);
     tool_check_end(tool);
 }
 
-/* Without the marks of its failure, so that its attempts count anew. */
-static amqp_basic_properties_t unmarked(const amqp_basic_properties_t *given, amqp_table_entry_t *entries)
+/*
+ * Without the marks of its failure, so that its attempts count anew, and without the user who sent it: the broker takes a
+ * message of nobody else.  False: it has too many headers.
+ */
+static bool unmarked(amqp_basic_properties_t *properties, amqp_table_entry_t entries[DEAD_LETTERS_HEADERS_MAX])
 {
-    amqp_basic_properties_t properties = *given;
+    const amqp_table_t given = properties->headers;
     int count = 0;
 
-    for (int i = 0; (given->_flags & AMQP_BASIC_HEADERS_FLAG) && i < given->headers.num_entries; i++) {
-        struct rpc_bytes key = frame_text(given->headers.entries[i].key);
-        bool marked = key.size > 10 && memcmp(key.data, "x-airship-", 10) == 0;
+    for (int i = 0; (properties->_flags & AMQP_BASIC_HEADERS_FLAG) && i < given.num_entries; i++) {
+        struct rpc_bytes key = frame_text(given.entries[i].key);
 
-        if (!marked && !LETTER_IS_ROUTE(key) && count < DEAD_LETTERS_HEADERS_MAX)
-            entries[count++] = given->headers.entries[i];
+        if ((key.size > 10 && memcmp(key.data, "x-airship-", 10) == 0) || LETTER_IS_ROUTE(key))
+            continue;
+        if (count == DEAD_LETTERS_HEADERS_MAX)
+            return false;
+        entries[count++] = given.entries[i];
     }
-    properties.headers = (amqp_table_t){.num_entries = count, .entries = entries};
-    return properties;
+    properties->_flags &= ~(amqp_flags_t)AMQP_BASIC_USER_ID_FLAG;
+    properties->headers = (amqp_table_t){.num_entries = count, .entries = entries};
+    return true;
 }
 
 /*
  * An event goes back to its own queue alone: the other subscribers have handled theirs.  A request goes by its exchange,
  * since its routing key names the method.
  */
-static void letter_replay(struct dead_letters_tool *tool, const struct mq_delivery *delivery)
+static enum rpc_status letter_publish(struct replay *replay, const struct mq_message *message)
 {
-    const struct mq_message *message = &delivery->message;
     struct rpc_bytes queue = header_text(message->properties, LETTER_QUEUE);
     bool is_request = queue.size > 4 && memcmp(queue.data, "rpc-", 4) == 0;
     amqp_table_entry_t entries[DEAD_LETTERS_HEADERS_MAX];
-    amqp_basic_properties_t properties = unmarked(message->properties, entries);
+    amqp_basic_properties_t properties = *message->properties;
+
+    if (!unmarked(&properties, entries))
+        return RPC_TOO_LARGE;
+    return confirms_publish(
+        &replay->tool->confirms,
+        &(struct mq_publish){.exchange =
+                                 is_request ? header_text(message->properties, LETTER_EXCHANGE) : rpc_bytes_of(""),
+                             .routing_key = is_request ? header_text(message->properties, LETTER_ROUTING_KEY) : queue,
+                             .mandatory = true,
+                             .body = message->body},
+        &properties, on_replayed, replay);
+}
+
+static void letter_replay(struct dead_letters_tool *tool, const struct mq_delivery *delivery)
+{
     struct replay *replay = malloc(sizeof(*replay));
     enum rpc_status status = RPC_NO_MEMORY;
 
-    tool->unconfirmed++;
     if (replay != NULL) {
         *replay = (struct replay){tool, delivery->tag, tool->seen};
-        status = confirms_publish(
-            &tool->confirms,
-            &(struct mq_publish){
-                .exchange = is_request ? header_text(message->properties, LETTER_EXCHANGE) : rpc_bytes_of(""),
-                .routing_key = is_request ? header_text(message->properties, LETTER_ROUTING_KEY) : queue,
-                .mandatory = true,
-                .body = message->body},
-            &properties, on_replayed, replay);
+        status = delivery->message.oversized ? RPC_TOO_LARGE : letter_publish(replay, &delivery->message);
     }
-    if (status == RPC_OK)
+    if (status == RPC_OK) {
+        tool->unconfirmed++;
         return;
-    fprintf(stderr, "rpc: letter %lu was not replayed: %s\n", tool->seen, rpc_status_name(status));
-    tool->unconfirmed--;
-    tool->chosen--;
-    tool->failed = true;
+    }
+    letter_not_replayed(tool, tool->seen, status);
     free(replay);
 }
 
 static void letter_choose(struct dead_letters_tool *tool, const struct mq_delivery *delivery)
 {
+    bool shows = tool->verb == VERB_SHOW, lists = tool->verb == VERB_LIST || tool->dry_run;
+
     tool->chosen++;
-    if (tool->verb == VERB_LIST || tool->dry_run)
-        letter_list(tool, &delivery->message);
-    else if (tool->verb == VERB_SHOW)
-        letter_show(&delivery->message);
-    else if (tool->verb == VERB_REPLAY)
+    if (tool->verb == VERB_REPLAY && !tool->dry_run) {
         letter_replay(tool, delivery);
-    else
-        mq_ack(tool->confirms.session.channel, delivery->tag, false);
+        return;
+    }
+    if (tool->verb == VERB_PURGE && !tool->dry_run) {
+        letter_acknowledge(tool, delivery->tag);
+        return;
+    }
+    tool->done_count++;
+    if (delivery->message.oversized)
+        printf("%4lu  %llu bytes: too large to be read\n", tool->seen, (unsigned long long)delivery->message.body_size);
+    else if (lists)
+        letter_list(tool, &delivery->message);
+    else if (shows)
+        letter_show(&delivery->message);
 }
 
 /* --- the queue --- */
+
+/* Whether that answers the question behind the acknowledgements; the letter that may come with it is not looked at. */
+static bool tool_is_answered(struct dead_letters_tool *tool)
+{
+    tool->asks = false;
+    if (!tool->fetched || tool->lost)
+        return false;
+    if (tool->unconfirmed == 0)
+        tool->acknowledged = false;
+    tool_check_end(tool);
+    return true;
+}
 
 static void tool_on_letter(const struct mq_delivery *delivery, void *arg)
 {
     struct dead_letters_tool *tool = arg;
 
-    tool->seen++;
-    if (delivery->message.properties != NULL && (tool->wanted == 0 || tool->wanted == tool->seen))
-        letter_choose(tool, delivery);
-    if (tool->seen < LETTERS_MAX && (tool->wanted == 0 || tool->seen < tool->wanted)) {
-        mq_get(tool->confirms.session.channel, tool->queue);
+    if (tool_is_answered(tool))
         return;
-    }
-    tool->fetched = true;
-    tool_check_end(tool);
+    tool->seen++;
+    if (tool->wanted == 0 || tool->wanted == tool->seen)
+        letter_choose(tool, delivery);
+    tool->fetched = tool->seen == LETTERS_MAX || tool->seen == tool->wanted;
+    if (tool->fetched)
+        tool_check_end(tool);
+    else
+        tool_ask(tool);
 }
 
 static void tool_on_empty(void *arg)
 {
     struct dead_letters_tool *tool = arg;
 
+    if (tool_is_answered(tool))
+        return;
     tool->fetched = true;
     tool_check_end(tool);
 }
 
+/* A new channel: what was fetched on another one is the queue's again. */
 static void tool_declare(struct mq_channel *channel, void *arg)
 {
-    const struct dead_letters_tool *tool = arg;
+    struct dead_letters_tool *tool = arg;
 
+    tool->asks = false;
+    tool->lost = tool->seen > 0;
     mq_queue_declare(channel, &(struct mq_queue){.name = tool->queue, .durable = true});
 }
 
@@ -298,8 +389,15 @@ static void tool_on_up(void *arg)
 {
     struct dead_letters_tool *tool = arg;
 
-    if (tool->seen == 0)
-        mq_get(tool->confirms.session.channel, tool->queue);
+    if (tool->ended)
+        return;
+    if (!tool->lost) {
+        tool_ask(tool);
+        return;
+    }
+    fprintf(stderr, "rpc: lost the broker meanwhile; what is left is in %s\n", tool->queue);
+    tool->ended = true;
+    tool->done(RPC_EXIT_FAILED, tool->arg);
 }
 
 /* --- life --- */
@@ -335,6 +433,7 @@ void dead_letters_tool_free(struct dead_letters_tool *tool)
 {
     if (tool == NULL)
         return;
+    tool->ended = true;
     confirms_clear(&tool->confirms);
     free(tool);
 }

@@ -52,7 +52,7 @@ struct tool {
 
 static const char usage[] =
     "usage: rpc call SERVICE METHOD [ARGS [KWARGS]]   ARGS: a JSON array, KWARGS: a JSON object\n"
-    "       rpc publish SOURCE EVENT_TYPE DATA        DATA: JSON\n"
+    "       rpc publish SOURCE EVENT_TYPE DATA        DATA: JSON\n" DEAD_LETTERS_USAGE
     "       rpc --help | --version | --show-config\n";
 
 static void tool_end(struct tool *tool, int exit_code)
@@ -150,21 +150,25 @@ static void on_publisher_ready(void *arg)
 
 static void on_deadline(void *arg)
 {
-    tool_fail(arg, "the broker cannot be reached in time");
+    tool_fail(arg, "the broker cannot be reached in time, or was not done in time");
 }
 
-static bool json_is(const char *text, bool (*kind)(const json_t *value), const char *what)
+/* Returns an exit code. */
+static int json_is(const char *text, bool (*kind)(const json_t *value), const char *what)
 {
     char reason[RPC_JSON_REASON_SIZE];
     json_t *value = rpc_json_load(rpc_bytes_of(text), reason);
-    bool fits = value != NULL && kind(value);
+    bool is_json = value != NULL, fits = is_json && kind(value);
 
-    if (value == NULL)
-        fprintf(stderr, "rpc: %s is not JSON: %s\n", what, reason);
-    else if (!fits)
-        fprintf(stderr, "rpc: %s is JSON of another kind\n%s", what, usage);
     json_decref(value);
-    return fits;
+    if (fits)
+        return RPC_EXIT_OK;
+    if (is_json) {
+        fprintf(stderr, "rpc: %s is JSON of another kind\n%s", what, usage);
+        return RPC_EXIT_USAGE;
+    }
+    fprintf(stderr, "rpc: %s is not JSON: %s\n", what, reason);
+    return rpc_json_no_memory(reason) ? RPC_EXIT_FAILED : RPC_EXIT_USAGE;
 }
 
 static bool is_array(const json_t *value)
@@ -182,18 +186,24 @@ static bool is_any(const json_t *value)
     return value != NULL;
 }
 
-/* What is wrong with the words is found before the broker is asked. */
-static bool words_fit(const char *command, int count, char *words[])
+static int words_of_call_fit(int count, char *words[])
+{
+    int exit_code = count < 3 ? RPC_EXIT_OK : json_is(words[2], is_array, "ARGS");
+
+    return exit_code != RPC_EXIT_OK || count < 4 ? exit_code : json_is(words[3], is_object, "KWARGS");
+}
+
+/* What is wrong with the words is found before the broker is asked.  Returns an exit code. */
+static int words_fit(const char *command, int count, char *words[])
 {
     if (strcmp(command, "call") == 0 && count >= 2 && count <= 4)
-        return (count < 3 || json_is(words[2], is_array, "ARGS")) &&
-               (count < 4 || json_is(words[3], is_object, "KWARGS"));
+        return words_of_call_fit(count, words);
     if (strcmp(command, "publish") == 0 && count == 3)
         return json_is(words[2], is_any, "DATA");
     if (strcmp(command, "dead-letters") == 0 && dead_letters_words_fit(count, words))
-        return true;
+        return RPC_EXIT_OK;
     fputs(usage, stderr);
-    return false;
+    return RPC_EXIT_USAGE;
 }
 
 /* --- dead-letters --- */
@@ -257,6 +267,16 @@ static void tool_clear(struct tool *tool)
         event_base_free(tool->base);
 }
 
+/* Who reads the answer from a file or a pipe must not take half of it for all. */
+static bool output_is_written(void)
+{
+    bool is_written = fflush(stdout) == 0 && !ferror(stdout);
+
+    if (!is_written)
+        fputs("rpc: the output cannot be written\n", stderr);
+    return is_written;
+}
+
 int main(int argc, char *argv[])
 {
     struct tool tool = {.words = argv + 2, .words_count = argc - 2, .exit_code = RPC_EXIT_FAILED};
@@ -281,11 +301,10 @@ int main(int argc, char *argv[])
         rpc_settings_free(settings);
         return exit_code;
     }
-    if (argc < 2 || !words_fit(argv[1], tool.words_count, tool.words)) {
-        if (argc < 2)
-            fputs(usage, stderr);
+    exit_code = words_fit(argc < 2 ? "" : argv[1], tool.words_count, tool.words);
+    if (exit_code != RPC_EXIT_OK) {
         rpc_settings_free(settings);
-        return RPC_EXIT_USAGE;
+        return exit_code;
     }
     tool.timeout_ms = (int)rpc_settings_integer(settings, "RPC_TIMEOUT_MS");
     if (tool_start(&tool, argv[1], rpc_settings_text(settings, "AMQP_URI")))
@@ -294,5 +313,5 @@ int main(int argc, char *argv[])
         fputs("rpc: out of memory\n", stderr);
     tool_clear(&tool);
     rpc_settings_free(settings);
-    return tool.exit_code;
+    return output_is_written() ? tool.exit_code : RPC_EXIT_FAILED;
 }

@@ -408,6 +408,29 @@ static bool exchange_exists(const struct broker *broker, const char *name)
     return exchange != NULL || name[0] == '\0';
 }
 
+static void exchange_make(struct broker *broker, const char *name)
+{
+    struct exchange *exchange;
+
+    if (exchange_exists(broker, name))
+        return;
+    exchange = allocate(sizeof(*exchange));
+    snprintf(exchange->name, NAME_SIZE, "%s", name);
+    exchange->next = broker->exchanges;
+    broker->exchanges = exchange;
+}
+
+static void binding_make(struct broker *broker, struct queue *queue, const char *exchange, const char *key)
+{
+    struct binding *binding = allocate(sizeof(*binding));
+
+    snprintf(binding->exchange, NAME_SIZE, "%s", exchange);
+    snprintf(binding->key, NAME_SIZE, "%s", key);
+    binding->queue = queue;
+    binding->next = broker->bindings;
+    broker->bindings = binding;
+}
+
 static void publish_return(struct broker_link *link, const struct channel *channel,
                            const struct broker_message *message)
 {
@@ -576,6 +599,25 @@ static void links_send_late(struct broker *broker)
     }
 }
 
+/* ---- Handing out ------------------------------------------------------------------------------------------------- */
+
+static void send_message(struct broker_link *link, const struct channel *channel, const struct broker_message *message)
+{
+    frames_header_raw(&link->out, channel->number, message->raw_properties, message->body.size);
+    frames_body(&link->out, channel->number, message->body, BROKER_FRAME_MAX);
+}
+
+/* The message was the channel's last delivery, and is to be acknowledged. */
+static void channel_owes(struct channel *channel, struct queue *queue, struct broker_message *message)
+{
+    struct delivery *delivery = allocate(sizeof(*delivery));
+
+    *delivery = (struct delivery){.queue = queue, .message = message, .tag = channel->deliveries};
+    *channel->unacked_end = delivery;
+    channel->unacked_end = &delivery->next;
+    channel->unacked_count++;
+}
+
 /* ---- Methods ----------------------------------------------------------------------------------------------------- */
 
 static unsigned consumers_count(const struct queue *queue)
@@ -624,30 +666,22 @@ static void on_queue_declare(struct broker *broker, struct broker_link *link, ui
 static void on_queue_bind(struct broker *broker, struct broker_link *link, uint16_t number,
                           const amqp_queue_bind_t *bind)
 {
-    struct binding *binding = allocate(sizeof(*binding));
-    char queue[NAME_SIZE];
+    char name[NAME_SIZE], exchange[NAME_SIZE], key[NAME_SIZE];
+    const struct binding *at = broker->bindings;
+    struct queue *queue;
 
-    name_of(broker, queue, bind->queue);
-    name_of(broker, binding->exchange, bind->exchange);
-    name_of(broker, binding->key, bind->routing_key);
-    binding->queue = queue_find(broker, queue);
-    if (binding->queue == NULL || !exchange_exists(broker, binding->exchange)) {
-        free(binding);
-        channel_refuse(broker, link, number, 404, "NOT_FOUND - %s", queue);
+    name_of(broker, name, bind->queue);
+    name_of(broker, exchange, bind->exchange);
+    name_of(broker, key, bind->routing_key);
+    queue = queue_find(broker, name);
+    if (queue == NULL || !exchange_exists(broker, exchange)) {
+        channel_refuse(broker, link, number, 404, "NOT_FOUND - %s", name);
         return;
     }
-    for (const struct binding *at = broker->bindings; at != NULL; at = at->next) {
-        if (at->queue == binding->queue && strcmp(at->exchange, binding->exchange) == 0 &&
-            strcmp(at->key, binding->key) == 0) {
-            free(binding);
-            binding = NULL;
-            break;
-        }
-    }
-    if (binding != NULL) {
-        binding->next = broker->bindings;
-        broker->bindings = binding;
-    }
+    while (at != NULL && !(at->queue == queue && strcmp(at->exchange, exchange) == 0 && strcmp(at->key, key) == 0))
+        at = at->next;
+    if (at == NULL)
+        binding_make(broker, queue, exchange, key);
     SEND(link, number, QUEUE_BIND_OK, queue_bind_ok, 0);
 }
 
@@ -679,19 +713,37 @@ static void on_consume(struct broker *broker, struct broker_link *link, uint16_t
               &(amqp_basic_consume_ok_t){.consumer_tag = consume->consumer_tag});
 }
 
+static void on_get(struct broker *broker, struct broker_link *link, uint16_t number, const amqp_basic_get_t *get)
+{
+    char name[NAME_SIZE];
+    struct queue *queue;
+    struct broker_message *message;
+
+    name_of(broker, name, get->queue);
+    queue = queue_find(broker, name);
+    if (queue == NULL) {
+        channel_refuse(broker, link, number, 404, "NOT_FOUND - no queue '%s'", name);
+        return;
+    }
+    if (queue->first == NULL) {
+        SEND(link, number, BASIC_GET_EMPTY, basic_get_empty, 0);
+        return;
+    }
+    message = queue_pop(queue);
+    SEND(link, number, BASIC_GET_OK, basic_get_ok, .delivery_tag = ++link->channels[number].deliveries,
+         .redelivered = message->redelivered, .exchange = amqp_cstring_bytes(message->exchange),
+         .routing_key = amqp_cstring_bytes(message->routing_key), .message_count = queue->count);
+    send_message(link, &link->channels[number], message);
+    channel_owes(&link->channels[number], queue, message);
+}
+
 static void on_exchange_declare(struct broker *broker, struct broker_link *link, uint16_t number,
                                 const amqp_exchange_declare_t *declare)
 {
     char name[NAME_SIZE];
 
     name_of(broker, name, declare->exchange);
-    if (!exchange_exists(broker, name)) {
-        struct exchange *exchange = allocate(sizeof(*exchange));
-
-        memcpy(exchange->name, name, NAME_SIZE);
-        exchange->next = broker->exchanges;
-        broker->exchanges = exchange;
-    }
+    exchange_make(broker, name);
     SEND(link, number, EXCHANGE_DECLARE_OK, exchange_declare_ok, 0);
 }
 
@@ -743,6 +795,9 @@ static void on_channel_method(struct broker *broker, struct broker_link *link, u
         break;
     case AMQP_BASIC_CONSUME_METHOD:
         on_consume(broker, link, number, decoded);
+        break;
+    case AMQP_BASIC_GET_METHOD:
+        on_get(broker, link, number, decoded);
         break;
     case AMQP_BASIC_CANCEL_METHOD: {
         const amqp_basic_cancel_t *cancel = decoded;
@@ -932,18 +987,11 @@ static void deliver(struct broker_link *link, struct queue *queue, const struct 
     SEND(link, channel->number, BASIC_DELIVER, basic_deliver, .consumer_tag = amqp_cstring_bytes(consumer->tag),
          .delivery_tag = ++channel->deliveries, .redelivered = message->redelivered,
          .exchange = amqp_cstring_bytes(message->exchange), .routing_key = amqp_cstring_bytes(message->routing_key));
-    frames_header_raw(&link->out, channel->number, message->raw_properties, message->body.size);
-    frames_body(&link->out, channel->number, message->body, BROKER_FRAME_MAX);
-    if (consumer->no_ack) {
+    send_message(link, channel, message);
+    if (consumer->no_ack)
         message_free(message);
-    } else {
-        struct delivery *delivery = allocate(sizeof(*delivery));
-
-        *delivery = (struct delivery){.queue = queue, .message = message, .tag = channel->deliveries};
-        *channel->unacked_end = delivery;
-        channel->unacked_end = &delivery->next;
-        channel->unacked_count++;
-    }
+    else
+        channel_owes(channel, queue, message);
 }
 
 static bool consumer_takes(const struct consumer *consumer)
@@ -1120,6 +1168,17 @@ void broker_restart(struct broker *broker)
             queue_keep_persistent(queue);
     }
     broker->alarm = false;
+}
+
+void broker_declare(struct broker *broker, const char *name, const char *exchange, const char *key)
+{
+    struct queue *queue = queue_new(broker, name);
+
+    queue->durable = true;
+    if (exchange == NULL)
+        return;
+    exchange_make(broker, exchange);
+    binding_make(broker, queue, exchange, key);
 }
 
 bool broker_inject(struct broker *broker, const char *queue_name, const char *routing_key,

@@ -74,6 +74,8 @@ bool broker_close_channel(struct broker *broker, struct broker_link *link);
 void broker_close_link(struct broker *broker, struct broker_link *link);
 /* Delete a queue under its consumers, with all that is in it; false when there is none of the name. */
 bool broker_delete_queue(struct broker *broker, const char *name);
+/* A durable queue, as another client might have declared it before, and its binding; no exchange: it has none. */
+void broker_declare(struct broker *broker, const char *queue, const char *exchange, const char *key);
 /* Put a message into a queue, as another client of the broker might. */
 bool broker_inject(struct broker *broker, const char *queue, const char *routing_key,
                    const amqp_basic_properties_t *properties, struct rpc_bytes body, bool poison);

@@ -432,14 +432,20 @@ void peer_init(void)
     assert_int_equal(rpc_connection_state(peer.connection), RPC_CONNECTION_UP);
 }
 
+void peer_forget(void)
+{
+    for (unsigned i = 0; i < peer.messages_count; i++)
+        message_clear(&peer.messages[i]);
+    peer.messages_count = 0;
+    peer.story[0] = peer.declared[0] = '\0';
+}
+
 void peer_clear(void)
 {
     rpc_connection_free(peer.connection);
     peer.connection = NULL;
     peer_drop_reader();
-    for (unsigned i = 0; i < peer.messages_count; i++)
-        message_clear(&peer.messages[i]);
-    peer.messages_count = 0;
+    peer_forget();
     if (peer.loop != NULL)
         fake_loop_free(peer.loop);
     peer.loop = NULL;

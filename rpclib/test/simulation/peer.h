@@ -53,6 +53,8 @@ void peer_init(void);
 /* A fresh loop, and no connection yet. */
 void peer_init_loop(void);
 void peer_connect(const struct rpc_connection_options *options);
+/* Forget what rpclib has sent so far; the connection stays. */
+void peer_forget(void);
 /* Frees the connection and the loop; fails the test when a socket was left. */
 void peer_clear(void);
 
