@@ -1,6 +1,6 @@
 /*
  * What rabbitmq-c allocates by 64 and 128 KiB, kept from one input to the next.  A connection of its own takes several of
- * these, most of them for sockets that a fuzzer has not; to ask the system for them each time took nine tenths of a run.
+ * these, most of them for sockets that a fuzzer has not; to ask the system for them each time took most of a run.
  *
  * A fuzzer's copy of the library calls these functions instead of malloc() and its like (meson.build).  What is large lies
  * in slots here, poisoned where it is not allocated, so that a sanitizer sees as much as before; the rest goes on.
