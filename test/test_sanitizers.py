@@ -22,7 +22,8 @@ WORKER_RESTARTED = b"the worker died and was started again"
 
 @pytest.fixture(scope="module", autouse=True)
 def sanitized():
-    if b"__asan_init" not in program.assert_built("gateway").with_name("gateway.so").read_bytes():
+    program.assert_built("gateway")
+    if not program.is_sanitized("gateway"):
         pytest.skip("the build has no address sanitizer")
 
 

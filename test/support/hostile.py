@@ -1,16 +1,21 @@
 """A program before a hostile peer: is it unharmed, is it honest, and how much does it say?"""
 import json
+import os
 import time
 
 from .backing import _processes
 from .clock import ANSWER_S, RECOVERY_S, STOP_S, TIME_SCALE, wait_until
 from .http import Http
-from .program import Program
+from .program import Program, is_sanitized
 from .ports import free_port
 
 NOWHERE = {"AMQP_URI": "amqp://127.0.0.1:1/", "REDIS_URI": "redis://127.0.0.1:1/0", "POSTGRES_URI": "postgresql://127.0.0.1:1/x"}
 ANSWERED_MS = int(1_500 * TIME_SCALE)  # RPC_TIMEOUT_MS, STORE_TIMEOUT_MS where a test waits for them
-MEMORY_MAX = 48 * 1024 * 1024  # what a peer may make a program grow by, beyond the messages that are allowed
+MIB = 1024 * 1024
+MEMORY_MAX = 48 * MIB  # what a peer may make a program grow by, beyond the messages that are allowed
+QUARANTINE_MIB = 16  # what has been freed, and the address sanitizer keeps
+if is_sanitized("products"):
+    MEMORY_MAX += MEMORY_MAX // 8 + QUARANTINE_MIB * MIB  # its note of each eight bytes is one more
 LEAVE_S = STOP_S / 4  # a program that has nothing to finish leaves in less
 
 
@@ -24,6 +29,7 @@ class Watched(Program):
             environment.update(PORT=str(self.port), BIND_ADDRESS="127.0.0.1", RPC_TIMEOUT_MS=str(ANSWERED_MS))
         else:
             environment.update(METRICS_PORT=str(self.port), STORE_TIMEOUT_MS=str(ANSWERED_MS))
+        environment["ASAN_OPTIONS"] = f"{os.environ.get('ASAN_OPTIONS', '')}:quarantine_size_mb={QUARANTINE_MIB}"
         super().__init__(name, directory, {**environment, **settings}, label)
         self.http = Http(self.port)
         self.pids = None

@@ -156,6 +156,11 @@ def is_built(name):
     return PATHS[name].exists()
 
 
+def is_sanitized(name):
+    """Built with the address sanitizer: slower, and more in memory than its own."""
+    return is_built(name) and b"__asan_init" in PATHS[name].read_bytes()
+
+
 def assert_built(name):
     assert is_built(name), f"{PATHS[name]} is not built (BUILD_DIR names the build folder)"
     return PATHS[name]
