@@ -175,6 +175,5 @@ bool batch_is_sound(struct batch_reader reader)
 
 bool batch_sender_takes(const amqp_basic_properties_t *properties)
 {
-    return properties != NULL && (properties->_flags & AMQP_BASIC_APP_ID_FLAG) &&
-           rpc_bytes_equal(frame_text(properties->app_id), BATCH_APP_ID);
+    return rpc_bytes_equal(FRAME_PROPERTY(properties, APP_ID, app_id), BATCH_APP_ID);
 }

@@ -15,13 +15,6 @@
 #define CALLS_MAX_DEFAULT  1000
 #define REPLY_CONSUMER_TAG "replies"
 
-/* Everything of a call's message. */
-struct outgoing {
-    char key[WIRE_KEY_SIZE], expiration[WIRE_NUMBER_SIZE];
-    amqp_basic_properties_t properties;
-    struct mq_publish publish;
-};
-
 struct rpc_client {
     struct session session;
     struct rpc_loop *loop;
@@ -62,6 +55,43 @@ static void client_end(struct rpc_client *client, struct call *call, enum rpc_st
     done(status, reply, arg);
 }
 
+/* --- a message to a service: a call, or a batch of them --- */
+
+struct outgoing {
+    char key[WIRE_KEY_SIZE], expiration[WIRE_NUMBER_SIZE];
+    amqp_basic_properties_t properties;
+    struct mq_publish publish;
+};
+
+/* The texts and the body are lent until it is published.  False: a name is too long. */
+static bool outgoing_init(struct outgoing *out, const struct rpc_client *client, const struct rpc_request *request,
+                          const char *correlation_id, amqp_table_t headers, struct rpc_bytes body)
+{
+    size_t key_size = wire_request_key(out->key, request->service, request->method);
+
+    if (key_size == 0)
+        return false;
+    out->properties = wire_properties(WIRE_TRANSIENT);
+    out->properties._flags |= AMQP_BASIC_CORRELATION_ID_FLAG | AMQP_BASIC_REPLY_TO_FLAG | AMQP_BASIC_EXPIRATION_FLAG;
+    out->properties.correlation_id = amqp_cstring_bytes(correlation_id);
+    out->properties.reply_to = amqp_cstring_bytes(client->reply_to);
+    out->properties.expiration = (amqp_bytes_t){wire_expiration(out->expiration, request->timeout_ms), out->expiration};
+    if (headers.num_entries > 0) {
+        out->properties._flags |= AMQP_BASIC_HEADERS_FLAG;
+        out->properties.headers = headers;
+    }
+    if (client->batches) {
+        out->properties._flags |= AMQP_BASIC_APP_ID_FLAG;
+        out->properties.app_id = frame_bytes(RPC_BYTES(BATCH_APP_ID));
+    }
+    out->publish = (struct mq_publish){.exchange = rpc_bytes_of(client->exchange),
+                                       .routing_key = {out->key, key_size},
+                                       .mandatory = true,
+                                       .properties = &out->properties,
+                                       .body = body};
+    return true;
+}
+
 /* --- batches: what was gathered in a turn, on its way --- */
 
 static enum rpc_status client_publish_alone(struct rpc_client *client, const struct batch_entry *entry)
@@ -76,30 +106,16 @@ static enum rpc_status client_publish_alone(struct rpc_client *client, const str
 
 static enum rpc_status client_publish_batch(struct rpc_client *client, struct peer_batch *batch)
 {
-    char key[WIRE_KEY_SIZE], expiration[WIRE_NUMBER_SIZE];
-    size_t key_size = wire_request_key(key, batch->peer->name, BATCH_METHOD);
+    const struct rpc_request request = {
+        .service = batch->peer->name, .method = BATCH_METHOD, .timeout_ms = batch->timeout_min_ms};
     amqp_table_entry_t header = batch_header(&batch->batch);
-    amqp_basic_properties_t properties = {
-        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_HEADERS_FLAG |
-                  AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_PRIORITY_FLAG | AMQP_BASIC_CORRELATION_ID_FLAG |
-                  AMQP_BASIC_REPLY_TO_FLAG | AMQP_BASIC_EXPIRATION_FLAG | AMQP_BASIC_APP_ID_FLAG,
-        .content_type = amqp_cstring_bytes(WIRE_CONTENT_TYPE),
-        .content_encoding = amqp_cstring_bytes(WIRE_ENCODING),
-        .headers = {.num_entries = 1, .entries = &header},
-        .delivery_mode = WIRE_TRANSIENT,
-        .reply_to = amqp_cstring_bytes(client->reply_to),
-        .expiration = {wire_expiration(expiration, batch->timeout_min_ms), expiration},
-        .app_id = amqp_cstring_bytes(BATCH_APP_ID),
-    };
+    struct outgoing out;
 
     rpc_uuid4(batch->correlation_id);
-    properties.correlation_id = amqp_cstring_bytes(batch->correlation_id);
-    return mq_publish(session_channel(&client->session),
-                      &(struct mq_publish){.exchange = rpc_bytes_of(client->exchange),
-                                           .routing_key = {key, key_size},
-                                           .mandatory = true,
-                                           .properties = &properties,
-                                           .body = batch_body(&batch->batch)});
+    if (!outgoing_init(&out, client, &request, batch->correlation_id,
+                       (amqp_table_t){.num_entries = 1, .entries = &header}, batch_body(&batch->batch)))
+        return RPC_TOO_LARGE;
+    return mq_publish(session_channel(&client->session), &out.publish);
 }
 
 /*
@@ -145,7 +161,6 @@ static void client_mark_sent(struct rpc_client *client, struct peer_batch *batch
 static void client_on_flush(void *arg)
 {
     struct rpc_client *client = arg;
-
     struct peer_batch *batch;
 
     peers_leave(&client->peers);
@@ -227,18 +242,11 @@ static void client_on_batch(struct rpc_client *client, struct batch_reader reade
     }
 }
 
-static struct rpc_bytes correlation_id_of(const amqp_basic_properties_t *properties)
-{
-    if (properties == NULL || !(properties->_flags & AMQP_BASIC_CORRELATION_ID_FLAG))
-        return rpc_bytes_of("");
-    return frame_text(properties->correlation_id);
-}
-
 static void client_on_delivery(const struct mq_delivery *delivery, void *arg)
 {
     struct rpc_client *client = arg;
     const amqp_basic_properties_t *properties = delivery->message.properties;
-    struct rpc_bytes id = correlation_id_of(properties);
+    struct rpc_bytes id = FRAME_PROPERTY(properties, CORRELATION_ID, correlation_id);
     struct call *call = calls_find(client->calls, id);
     struct batch_reader batch;
 
@@ -254,7 +262,7 @@ static void client_on_delivery(const struct mq_delivery *delivery, void *arg)
 static void client_on_return(const struct mq_message *message, uint16_t code, void *arg)
 {
     struct rpc_client *client = arg;
-    struct rpc_bytes id = correlation_id_of(message->properties);
+    struct rpc_bytes id = FRAME_PROPERTY(message->properties, CORRELATION_ID, correlation_id);
     struct call *call = calls_find(client->calls, id);
     struct peer_batch *batch = peers_find_sent(&client->peers, id);
 
@@ -312,38 +320,6 @@ static void client_on_timer(void *arg)
 
 /* --- calls --- */
 
-static bool outgoing_init(struct outgoing *out, const struct rpc_client *client, const struct rpc_request *request,
-                          const struct call *call)
-{
-    size_t key_size = wire_request_key(out->key, request->service, request->method);
-
-    if (key_size == 0)
-        return false;
-    out->properties = (amqp_basic_properties_t){
-        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
-                  AMQP_BASIC_PRIORITY_FLAG | AMQP_BASIC_CORRELATION_ID_FLAG | AMQP_BASIC_REPLY_TO_FLAG |
-                  AMQP_BASIC_EXPIRATION_FLAG,
-        .content_type = amqp_cstring_bytes(WIRE_CONTENT_TYPE),
-        .content_encoding = amqp_cstring_bytes(WIRE_ENCODING),
-        .delivery_mode = WIRE_TRANSIENT,
-        .correlation_id = amqp_cstring_bytes(call->correlation_id),
-        .reply_to = amqp_cstring_bytes(client->reply_to),
-        .expiration = {wire_expiration(out->expiration, request->timeout_ms), out->expiration},
-        .headers = context_headers(request->context),
-        .app_id = amqp_cstring_bytes(BATCH_APP_ID),
-    };
-    if (out->properties.headers.num_entries > 0)
-        out->properties._flags |= AMQP_BASIC_HEADERS_FLAG;
-    if (client->batches)
-        out->properties._flags |= AMQP_BASIC_APP_ID_FLAG;
-    out->publish = (struct mq_publish){.exchange = rpc_bytes_of(client->exchange),
-                                       .routing_key = {out->key, key_size},
-                                       .mandatory = true,
-                                       .properties = &out->properties,
-                                       .body = buffer_bytes(&client->body)};
-    return true;
-}
-
 /* Have the call wait for others until the end of the turn.  False: it goes alone. */
 static bool client_gather(struct rpc_client *client, const struct outgoing *out, int timeout_ms, struct call *call)
 {
@@ -369,7 +345,8 @@ static enum rpc_status client_send(struct rpc_client *client, const struct rpc_r
 
     if (!wire_request(&client->body, request->args, request->kwargs))
         return RPC_NO_MEMORY;
-    if (!outgoing_init(&out, client, request, call))
+    if (!outgoing_init(&out, client, request, call->correlation_id, context_headers(request->context),
+                       buffer_bytes(&client->body)))
         return RPC_TOO_LARGE;
     if (client->batches)
         call->peer = peers_get(&client->peers, request->service);

@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 
+#include "amqp/frame.h"
 #include "buffer.h"
 #include "rpclib/client.h"
 #include "rpclib/error.h"
@@ -21,6 +22,20 @@
 #define WIRE_PERSISTENT   2
 
 #define WIRE_REASON_SIZE 512
+
+/* --- properties --- */
+
+/* What every message of Nameko's says: JSON in UTF-8, of no priority.  The rest is its sender's to add. */
+static inline amqp_basic_properties_t wire_properties(uint8_t delivery_mode)
+{
+    return (amqp_basic_properties_t){
+        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
+                  AMQP_BASIC_PRIORITY_FLAG,
+        .content_type = frame_bytes(RPC_BYTES(WIRE_CONTENT_TYPE)),
+        .content_encoding = frame_bytes(RPC_BYTES(WIRE_ENCODING)),
+        .delivery_mode = delivery_mode,
+    };
+}
 
 /* --- bodies; false, with the buffer as it was, when out of memory --- */
 

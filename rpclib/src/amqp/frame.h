@@ -63,4 +63,9 @@ static inline struct rpc_bytes frame_text(amqp_bytes_t bytes)
     return (struct rpc_bytes){.data = bytes.bytes, .size = bytes.len};
 }
 
+/* A property that is text; empty when the message has none: FRAME_PROPERTY(message->properties, REPLY_TO, reply_to). */
+#define FRAME_PROPERTY(properties, FLAG, field)                                                                  \
+    ((properties) != NULL && ((properties)->_flags & AMQP_BASIC_##FLAG##_FLAG) ? frame_text((properties)->field) \
+                                                                               : RPC_BYTES(""))
+
 #endif
