@@ -1,95 +1,18 @@
-/* One request: from its delivery to its answer. */
 #include "incoming.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "amqp/frame.h"
-#include "connection.h"
 #include "context.h"
 #include "python.h"
+#include "request_batch.h"
 #include "rpclib/log.h"
 #include "uuid.h"
 #include "wire.h"
 
 #define EXC_PATH_SIZE     (RPC_NAME_SIZE_MAX + 128)
 #define EXPIRATION_DIGITS 15
-
-/* Requests that came in one message, which is settled when the last of them is. */
-struct incoming_batch {
-    struct taken taken; /* first: the consumer frees it */
-    unsigned open;
-    bool requeue; /* one of them could not be answered: all come again */
-};
-
-struct rpc_incoming {
-    struct taken taken;           /* first: the consumer frees it; unused in a batch */
-    struct incoming_batch *batch; /* NULL: it came alone */
-    struct rpc_incoming *next;    /* among the answers that wait, or are gone */
-    bool unsent;                  /* of the latter: it could not be sent */
-    struct rpc_service *service;
-    const struct rpc_method *method; /* NULL: none of that name */
-    struct rpc_context *context;     /* made when it is asked for */
-    uint64_t deadline_ms;
-    struct envelope envelope;
-    char texts[];
-};
-
-/* --- envelope --- */
-
-static struct rpc_bytes property(const amqp_basic_properties_t *properties, amqp_flags_t flag, amqp_bytes_t value)
-{
-    return properties->_flags & flag ? frame_text(value) : rpc_bytes_of("");
-}
-
-#define PROPERTY(message, FLAG, field) \
-    property((message)->properties, AMQP_BASIC_##FLAG##_FLAG, (message)->properties->field)
-
-size_t envelope_size(const struct mq_message *message)
-{
-    return PROPERTY(message, REPLY_TO, reply_to).size + message->raw_properties.size +
-           PROPERTY(message, CORRELATION_ID, correlation_id).size + 1 +
-           PROPERTY(message, CONTENT_TYPE, content_type).size + 1;
-}
-
-struct rpc_bytes envelope_keep(char **room, struct rpc_bytes bytes)
-{
-    struct rpc_bytes kept = {*room, bytes.size};
-
-    if (bytes.size > 0)
-        memcpy(*room, bytes.data, bytes.size);
-    *room += bytes.size;
-    return kept;
-}
-
-static const char *keep_text(char **room, struct rpc_bytes bytes)
-{
-    const char *text = envelope_keep(room, bytes).data;
-
-    *(*room)++ = '\0';
-    return text;
-}
-
-void envelope_copy(struct envelope *out, char *room, const struct mq_delivery *delivery)
-{
-    const struct mq_message *message = &delivery->message;
-
-    out->reply_to = envelope_keep(&room, PROPERTY(message, REPLY_TO, reply_to));
-    out->raw_properties = envelope_keep(&room, message->raw_properties);
-    out->correlation_id = keep_text(&room, PROPERTY(message, CORRELATION_ID, correlation_id));
-    out->content_type = keep_text(&room, PROPERTY(message, CONTENT_TYPE, content_type));
-    out->redelivered = delivery->redelivered;
-    out->takes_batches = batch_sender_takes(message->properties);
-}
-
-const char *message_unreadable(const struct mq_message *message)
-{
-    if (message->oversized)
-        return "it is too large";
-    if (!wire_is_json(PROPERTY(message, CONTENT_TYPE, content_type)))
-        return "its content type is not JSON";
-    return NULL;
-}
 
 /* --- letting go --- */
 
@@ -99,188 +22,28 @@ static struct consumer *incoming_consumer(const struct rpc_incoming *request)
     return request->batch != NULL ? request->batch->taken.consumer : request->taken.consumer;
 }
 
-static void batch_release(struct incoming_batch *batch)
+void incoming_finish(struct rpc_incoming *request, bool answered)
 {
-    if (--batch->open > 0)
-        return;
-    if (batch->requeue)
-        consumer_reject(&batch->taken, true);
-    else
-        consumer_done(&batch->taken);
-}
-
-static void incoming_finish(struct rpc_incoming *request, bool answered)
-{
-    struct incoming_batch *batch = request->batch;
+    struct request_batch *batch = request->batch;
 
     rpc_context_free(request->context);
     if (batch != NULL) {
         free(request);
-        batch->requeue |= !answered;
-        batch_release(batch);
+        request_batch_release(batch, answered);
     } else if (answered)
         consumer_done(&request->taken);
     else
         consumer_reject(&request->taken, true);
 }
 
-static enum rpc_status incoming_publish(const struct rpc_incoming *request, struct mq_channel *channel,
-                                        struct rpc_bytes body)
-{
-    const struct envelope *envelope = &request->envelope;
-    amqp_basic_properties_t properties = {
-        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
-                  AMQP_BASIC_PRIORITY_FLAG,
-        .content_type =
-            amqp_cstring_bytes(envelope->content_type[0] != '\0' ? envelope->content_type : WIRE_CONTENT_TYPE),
-        .content_encoding = amqp_cstring_bytes(WIRE_ENCODING),
-        .delivery_mode = WIRE_TRANSIENT,
-        .correlation_id = amqp_cstring_bytes(envelope->correlation_id),
-        .app_id = amqp_cstring_bytes(BATCH_APP_ID),
-    };
+/* --- answering --- */
 
-    if (envelope->correlation_id[0] != '\0')
-        properties._flags |= AMQP_BASIC_CORRELATION_ID_FLAG;
-    if (envelope->takes_batches)
-        properties._flags |= AMQP_BASIC_APP_ID_FLAG;
-    return mq_publish(channel, &(struct mq_publish){.exchange = rpc_bytes_of(request->service->exchange),
-                                                    .routing_key = envelope->reply_to,
-                                                    .though_blocked = true,
-                                                    .properties = &properties,
-                                                    .body = body});
-}
-
-/* --- answers that travel together --- */
-
-static enum rpc_status answers_publish(struct rpc_service *service, struct mq_channel *channel)
-{
-    amqp_table_entry_t header = batch_header(&service->answers.batch);
-    amqp_basic_properties_t properties = {
-        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_HEADERS_FLAG |
-                  AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_PRIORITY_FLAG | AMQP_BASIC_APP_ID_FLAG,
-        .content_type = amqp_cstring_bytes(WIRE_CONTENT_TYPE),
-        .content_encoding = amqp_cstring_bytes(WIRE_ENCODING),
-        .headers = {.num_entries = 1, .entries = &header},
-        .delivery_mode = WIRE_TRANSIENT,
-        .app_id = amqp_cstring_bytes(BATCH_APP_ID),
-    };
-
-    return mq_publish(channel, &(struct mq_publish){.exchange = rpc_bytes_of(service->exchange),
-                                                    .routing_key = service->answers.waiting.first->envelope.reply_to,
-                                                    .though_blocked = true,
-                                                    .properties = &properties,
-                                                    .body = batch_body(&service->answers.batch)});
-}
-
-static void list_append(struct incoming_list *list, struct rpc_incoming *request)
-{
-    request->next = NULL;
-    if (list->last != NULL)
-        list->last->next = request;
-    else
-        list->first = request;
-    list->last = request;
-}
-
-static struct rpc_incoming *list_take(struct incoming_list *list)
-{
-    struct rpc_incoming *request = list->first;
-
-    if (request != NULL)
-        list->first = request->next;
-    if (list->first == NULL)
-        list->last = NULL;
-    return request;
-}
-
-/* Letting a request go may run on_ready, where the owner may answer another one. */
-static void answers_let_go(struct incoming_list *list)
-{
-    struct rpc_incoming *request;
-
-    while ((request = list_take(list)) != NULL)
-        incoming_finish(request, !request->unsent);
-}
-
-void incoming_drop_answers(struct rpc_service *service)
-{
-    batch_reset(&service->answers.batch);
-    answers_let_go(&service->answers.gone);
-    answers_let_go(&service->answers.waiting);
-}
-
-static void log_unsent(const struct rpc_incoming *request, enum rpc_status status)
+void incoming_log_unsent(const struct rpc_incoming *request, enum rpc_status status)
 {
     rpc_log(RPC_LOG_WARNING, "an answer was not sent; its request is handed back",
             RPC_LOG_TEXT("correlation_id", request->envelope.correlation_id),
             RPC_LOG_TEXT("reason", rpc_status_name(status)));
 }
-
-/* What does not go together goes alone; what does not go at all is handed back. */
-static void answers_send(struct rpc_service *service, struct mq_channel *channel)
-{
-    struct answers *answers = &service->answers;
-    struct batch_reader reader = batch_read(&answers->batch);
-    bool together = answers->batch.count > 1 && answers_publish(service, channel) == RPC_OK;
-    struct rpc_incoming *request;
-    struct batch_entry entry;
-
-    while (batch_next(&reader, &entry) && (request = list_take(&answers->waiting)) != NULL) {
-        enum rpc_status status = together ? RPC_OK : incoming_publish(request, channel, entry.body);
-
-        if (status != RPC_OK)
-            log_unsent(request, status);
-        request->unsent = status != RPC_OK;
-        list_append(&answers->gone, request);
-    }
-    batch_reset(&answers->batch);
-}
-
-static void answers_on_flush(void *arg)
-{
-    struct rpc_service *service = arg;
-    struct mq_channel *channel = session_channel(&service->requests.session);
-
-    if (channel == NULL) {
-        incoming_drop_answers(service);
-        return;
-    }
-    answers_send(service, channel);
-    answers_let_go(&service->answers.gone);
-}
-
-static bool same_sender(const struct rpc_incoming *request, const struct rpc_incoming *other)
-{
-    return request->envelope.reply_to.size == other->envelope.reply_to.size &&
-           memcmp(request->envelope.reply_to.data, other->envelope.reply_to.data, other->envelope.reply_to.size) == 0;
-}
-
-/*
- * Have the answer wait for others until the end of the turn.  False: it goes alone, as one to a sender that takes no batches
- * does, though its request came in one.
- */
-static bool answers_gather(struct rpc_incoming *request, struct mq_channel *channel)
-{
-    struct rpc_service *service = request->service;
-    struct answers *answers = &service->answers;
-    const struct batch_entry entry = {.key = rpc_bytes_of(request->envelope.correlation_id),
-                                      .body = buffer_bytes(&service->body)};
-
-    if (request->batch == NULL || !request->envelope.takes_batches)
-        return false;
-    if (answers->waiting.first != NULL && !same_sender(request, answers->waiting.first))
-        answers_send(service, channel);
-    if (!batch_add(&answers->batch, &entry)) {
-        answers_send(service, channel);
-        if (!batch_add(&answers->batch, &entry))
-            return false;
-    }
-    list_append(&answers->waiting, request);
-    session_flush_later(&service->requests.session);
-    return true;
-}
-
-/* --- answering --- */
 
 /*
  * Send the body that was made and let the request go.  Without a link the answer is dropped: the request was not
@@ -296,7 +59,7 @@ static void incoming_send(struct rpc_incoming *request, bool made, bool is_error
     if (!made)
         status = RPC_NO_MEMORY;
     else if (channel != NULL && !(waits = answers_gather(request, channel)))
-        status = incoming_publish(request, channel, buffer_bytes(&service->body));
+        status = answers_send_one(request, channel, buffer_bytes(&service->body));
     buffer_consume(&service->body, buffer_size(&service->body));
     if (status == RPC_TOO_LARGE) { /* handed back, it would come again and again; the answer to this is a small one */
         rpc_incoming_fail_unexpected(request, "the answer is larger than a message may be");
@@ -307,7 +70,7 @@ static void incoming_send(struct rpc_incoming *request, bool made, bool is_error
     if (waits)
         return;
     if (status != RPC_OK && status != RPC_OFFLINE)
-        log_unsent(request, status);
+        incoming_log_unsent(request, status);
     incoming_finish(request, status == RPC_OK || status == RPC_OFFLINE);
 }
 
@@ -427,7 +190,7 @@ struct rpc_context *rpc_incoming_context(struct rpc_incoming *request)
 
 static uint64_t deadline_of(const struct rpc_service *service, const struct mq_message *message)
 {
-    struct rpc_bytes expiration = PROPERTY(message, EXPIRATION, expiration);
+    struct rpc_bytes expiration = FRAME_PROPERTY(message->properties, EXPIRATION, expiration);
     uint64_t left_ms = 0;
 
     if (expiration.size == 0 || expiration.size > EXPIRATION_DIGITS)
@@ -480,7 +243,7 @@ static void incoming_dispatch(struct rpc_incoming *request, struct rpc_bytes nam
 
 /* In a batch the request holds that; alone, its own delivery. */
 static struct rpc_incoming *incoming_new(struct rpc_service *service, const struct mq_delivery *delivery,
-                                         struct incoming_batch *batch)
+                                         struct request_batch *batch)
 {
     struct rpc_incoming *request = malloc(sizeof(*request) + envelope_size(&delivery->message));
 
@@ -494,7 +257,7 @@ static struct rpc_incoming *incoming_new(struct rpc_service *service, const stru
     envelope_copy(&request->envelope, request->texts, delivery);
     request->batch = batch;
     if (batch != NULL)
-        batch->open++;
+        request_batch_hold(batch);
     else
         consumer_take(&service->requests, &request->taken, delivery);
     return request;
@@ -523,34 +286,31 @@ static const char *request_unreadable(const struct mq_message *message)
 
     if (unreadable != NULL)
         return unreadable; /* one that is too large came without its properties */
-    reply_to = PROPERTY(message, REPLY_TO, reply_to);
+    reply_to = FRAME_PROPERTY(message->properties, REPLY_TO, reply_to);
     if (reply_to.size == 0)
         return "it has no reply_to";
     return reply_key_is_sound(reply_to) ? NULL : "its reply_to cannot be a reply queue's key";
 }
 
-static void request_refuse(struct rpc_service *service, const struct mq_delivery *delivery,
-                           struct incoming_batch *batch, const char *reason)
+static void request_refuse(struct rpc_service *service, const struct mq_delivery *delivery, struct request_batch *batch,
+                           const char *reason)
 {
-    if (batch == NULL) {
+    if (batch != NULL)
+        request_batch_drop(service, delivery, reason);
+    else
         service_refuse(service, &service->requests, delivery, reason);
-        return;
-    }
-    service->stats.rejected++; /* the rest of the batch is sound; whoever waits for this one will give up */
-    rpc_log(RPC_LOG_WARNING, "a request in a batch was dropped",
-            RPC_LOG_BYTES("routing_key", delivery->message.routing_key), RPC_LOG_TEXT("reason", reason));
 }
 
 static void request_hand_back(struct rpc_service *service, const struct mq_delivery *delivery,
-                              struct incoming_batch *batch)
+                              struct request_batch *batch)
 {
-    if (batch == NULL)
-        consumer_refuse(&service->requests, delivery, true);
-    else
+    if (batch != NULL)
         batch->requeue = true;
+    else
+        consumer_refuse(&service->requests, delivery, true);
 }
 
-static void request_begin(struct rpc_service *service, const struct mq_delivery *delivery, struct incoming_batch *batch)
+void incoming_begin(struct rpc_service *service, const struct mq_delivery *delivery, struct request_batch *batch)
 {
     const char *unreadable = request_unreadable(&delivery->message);
     char reason[WIRE_REASON_SIZE];
@@ -576,64 +336,15 @@ static void request_begin(struct rpc_service *service, const struct mq_delivery 
     wire_call_clear(&call);
 }
 
-/* --- from a batch to its requests --- */
-
-/* The entry as the delivery that it would have been alone.  The status is rabbitmq-c's, of decoding its properties. */
-static int batch_entry_delivery(struct rpc_service *service, const struct batch_entry *entry,
-                                struct mq_delivery *delivery)
-{
-    void *properties;
-    int status;
-
-    if (entry->properties.size > FRAME_NESTING_UNCHECKED && frame_properties_are_deep(entry->properties))
-        return AMQP_STATUS_BAD_AMQP_DATA;
-    status =
-        amqp_decode_properties(AMQP_BASIC_CLASS, &service->batch_pool, frame_bytes(entry->properties), &properties);
-    if (status < 0)
-        return status;
-    delivery->message.routing_key = entry->key;
-    delivery->message.properties = properties;
-    delivery->message.raw_properties = entry->properties;
-    delivery->message.body = entry->body;
-    return AMQP_STATUS_OK;
-}
-
-static void batch_begin(struct rpc_service *service, const struct mq_delivery *delivery, struct batch_reader reader)
-{
-    struct incoming_batch *batch = calloc(1, sizeof(*batch));
-    struct mq_delivery one = *delivery;
-    struct batch_entry entry;
-
-    if (batch == NULL) {
-        consumer_refuse(&service->requests, delivery, true);
-        return;
-    }
-    consumer_take(&service->requests, &batch->taken, delivery);
-    batch->open = 1;                                                       /* until all have begun */
-    while (batch->taken.consumer != NULL && batch_next(&reader, &entry)) { /* a handler may free the service */
-        int status = batch_entry_delivery(service, &entry, &one);
-
-        if (status == AMQP_STATUS_OK)
-            request_begin(service, &one, batch);
-        else if (status == AMQP_STATUS_NO_MEMORY)
-            request_hand_back(service, delivery, batch);
-        else
-            request_refuse(service, delivery, batch, "its properties cannot be read");
-    }
-    if (batch->taken.consumer != NULL)
-        recycle_amqp_pool(&service->batch_pool);
-    batch_release(batch);
-}
-
 static void requests_on_message(const struct mq_delivery *delivery, void *arg)
 {
     struct rpc_service *service = arg;
     struct batch_reader batch;
 
     if (!rpc_bytes_equal(method_name_of(&delivery->message), BATCH_METHOD) || !batch_open(&batch, &delivery->message))
-        request_begin(service, delivery, NULL);
+        incoming_begin(service, delivery, NULL);
     else if (batch_is_sound(batch))
-        batch_begin(service, delivery, batch);
+        request_batch_begin(service, delivery, batch);
     else
         service_refuse(service, &service->requests, delivery, "a batch that cannot be read");
 }

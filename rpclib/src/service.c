@@ -39,7 +39,7 @@ void service_on_change(void *arg)
     bool ready = rpc_service_ready(service);
 
     if (session_channel(&service->requests.session) == NULL)
-        incoming_drop_answers(service);
+        answers_drop(service);
     if (ready && !service->told_ready && service->options.on_ready != NULL)
         service->options.on_ready(service->options.arg);
     service->told_ready = ready;
@@ -52,11 +52,9 @@ void service_refuse(struct rpc_service *service, struct consumer *consumer, cons
                     const char *reason)
 {
     const amqp_basic_properties_t *properties = delivery->message.properties;
-    struct rpc_bytes id = {NULL, 0};
+    struct rpc_bytes id = FRAME_PROPERTY(properties, CORRELATION_ID, correlation_id);
     struct taken *taken;
 
-    if (properties != NULL && (properties->_flags & AMQP_BASIC_CORRELATION_ID_FLAG))
-        id = frame_text(properties->correlation_id);
     service->stats.rejected++;
     rpc_log(RPC_LOG_WARNING, "a message was rejected", RPC_LOG_TEXT("queue", consumer->queue),
             RPC_LOG_BYTES("routing_key", delivery->message.routing_key), RPC_LOG_BYTES("correlation_id", id),
@@ -238,7 +236,7 @@ void rpc_service_free(struct rpc_service *service)
         return;
     if (service->subscriptions != NULL) {
         dead_letters_clear(&service->dead_letters); /* hands back what is not confirmed, so the consumers come after */
-        incoming_drop_answers(service);
+        answers_drop(service);
         consumer_clear(&service->requests);
         for (size_t i = 0; i < service->options.event_handlers_count; i++)
             consumer_clear(&service->subscriptions[i].consumer);
