@@ -151,7 +151,7 @@ struct call *calls_add(struct calls *calls, uint64_t deadline_ms, rpc_reply_fn *
     call->again = false;
     call->done = done;
     call->arg = arg;
-    call->peer = NULL;
+    call->callee = NULL;
     call->shared = NULL;
     rpc_uuid4(call->correlation_id);
     bucket = bucket_of(calls, call->correlation_id);

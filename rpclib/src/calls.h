@@ -11,19 +11,18 @@
 
 #define CALL_NOT_APPENDED UINT64_MAX
 
-struct peer;
-struct peer_batch;
+struct callee;
+struct callee_batch;
 
 struct call {
     char correlation_id[CORRELATION_ID_SIZE];
     uint64_t deadline_ms;
-    uint64_t
-        position; /* of its first byte in the connection's output; CALL_NOT_APPENDED: it waits for the turn's end */
-    bool again;   /* sent for the second time: whatever became of the first may have been executed */
+    uint64_t position; /* of its first byte in the connection's output; CALL_NOT_APPENDED until the turn ends */
+    bool again;        /* sent for the second time: whatever became of the first may have been executed */
     rpc_reply_fn *done;
     void *arg;
-    struct peer *peer;         /* the service that is called; NULL: not known as a peer */
-    struct peer_batch *shared; /* the batch that it travels in; NULL: it went alone */
+    struct callee *callee;       /* the service that is called; NULL: not known as a callee */
+    struct callee_batch *shared; /* the batch that it travels in; NULL: it went alone */
 
     /* for calls.c alone */
     uint32_t generation; /* tells the calls that use this place one after another apart */

@@ -2,10 +2,10 @@
 #include <stdlib.h>
 
 #include "amqp/frame.h"
+#include "callee.h"
 #include "calls.h"
 #include "connection.h"
 #include "context.h"
-#include "peer.h"
 #include "rpclib/client.h"
 #include "rpclib/log.h"
 #include "session.h"
@@ -24,7 +24,7 @@ struct rpc_client {
     void *arg;
     struct calls *calls;
     bool batches; /* several calls may share a message */
-    struct peers peers;
+    struct callees callees;
     char reply_to[CORRELATION_ID_SIZE]; /* a new one for each channel: the old queue may still be held by a dead link */
     struct rpc_loop_timer *timer;
     uint64_t timer_at_ms; /* when it will run; UINT64_MAX while it is stopped */
@@ -36,11 +36,11 @@ struct rpc_client {
 
 static void client_forget(struct rpc_client *client, struct call *call)
 {
-    struct peer_batch *shared = call->shared;
+    struct callee_batch *shared = call->shared;
 
     calls_remove(client->calls, call);
     if (shared != NULL)
-        peer_batch_release(shared);
+        callee_batch_release(shared);
 }
 
 static void client_end(struct rpc_client *client, struct call *call, enum rpc_status status,
@@ -104,10 +104,10 @@ static enum rpc_status client_publish_alone(struct rpc_client *client, const str
                                            .body = entry->body});
 }
 
-static enum rpc_status client_publish_batch(struct rpc_client *client, struct peer_batch *batch)
+static enum rpc_status client_publish_batch(struct rpc_client *client, struct callee_batch *batch)
 {
     const struct rpc_request request = {
-        .service = batch->peer->name, .method = BATCH_METHOD, .timeout_ms = batch->timeout_min_ms};
+        .service = batch->callee->name, .method = BATCH_METHOD, .timeout_ms = batch->timeout_min_ms};
     amqp_table_entry_t header = batch_header(&batch->batch);
     struct outgoing out;
 
@@ -122,7 +122,7 @@ static enum rpc_status client_publish_batch(struct rpc_client *client, struct pe
  * Send the calls that are still in flight alone.  One that the output has no room for ends here: nothing of it was sent.
  * (After a refusal a message may outlive its call by the time that the refusal took.)
  */
-static void client_send_alone(struct rpc_client *client, struct peer_batch *batch)
+static void client_send_alone(struct rpc_client *client, struct callee_batch *batch)
 {
     struct batch_reader reader = batch_read(&batch->batch);
     bool again = batch->list != NULL; /* among those under way */
@@ -136,7 +136,7 @@ static void client_send_alone(struct rpc_client *client, struct peer_batch *batc
             continue; /* cancelled, or ended by the callback of another */
         call->shared = NULL;
         call->again = again;
-        peer_batch_release(batch);
+        callee_batch_release(batch);
         call->position = session_output_appended(&client->session);
         status = session_status(&client->session);
         if (status == RPC_OK)
@@ -146,7 +146,7 @@ static void client_send_alone(struct rpc_client *client, struct peer_batch *batc
     }
 }
 
-static void client_mark_sent(struct rpc_client *client, struct peer_batch *batch, uint64_t position)
+static void client_mark_sent(struct rpc_client *client, struct callee_batch *batch, uint64_t position)
 {
     for (unsigned i = 0; i < batch->batch.count; i++) {
         struct call *call = calls_find_id(client->calls, batch->calls[i]);
@@ -154,17 +154,17 @@ static void client_mark_sent(struct rpc_client *client, struct peer_batch *batch
         if (call != NULL)
             call->position = position;
     }
-    peers_sent(&client->peers, batch);
+    callees_sent(&client->callees, batch);
 }
 
 /* The end of the turn. */
 static void client_on_flush(void *arg)
 {
     struct rpc_client *client = arg;
-    struct peer_batch *batch;
+    struct callee_batch *batch;
 
-    peers_leave(&client->peers);
-    while ((batch = peers_take(&client->peers)) != NULL) {
+    callees_leave(&client->callees);
+    while ((batch = callees_take(&client->callees)) != NULL) {
         uint64_t position = session_output_appended(&client->session);
 
         if (batch->batch.count > 1 && session_status(&client->session) == RPC_OK &&
@@ -172,7 +172,7 @@ static void client_on_flush(void *arg)
             client_mark_sent(client, batch, position);
         else
             client_send_alone(client, batch);
-        peer_batch_release(batch);
+        callee_batch_release(batch);
     }
 }
 
@@ -182,29 +182,29 @@ static void client_on_flush(void *arg)
  */
 static bool client_on_batch_refused(struct rpc_client *client, struct rpc_bytes id)
 {
-    struct peer_batch *batch = peers_find_sent(&client->peers, id);
+    struct callee_batch *batch = callees_find_sent(&client->callees, id);
 
     if (batch == NULL)
         return false;
     rpc_log(RPC_LOG_INFO, "a service takes no batches; its calls go alone for a while",
-            RPC_LOG_TEXT("service", batch->peer->name));
-    peer_refused(batch->peer, rpc_loop_now_ms(client->loop));
-    peer_batch_hold(batch);
+            RPC_LOG_TEXT("service", batch->callee->name));
+    callee_refused(batch->callee, rpc_loop_now_ms(client->loop));
+    callee_batch_hold(batch);
     client_send_alone(client, batch);
-    peer_batch_release(batch);
+    callee_batch_release(batch);
     return true;
 }
 
-static void client_end_batch(struct rpc_client *client, struct peer_batch *batch, enum rpc_status status)
+static void client_end_batch(struct rpc_client *client, struct callee_batch *batch, enum rpc_status status)
 {
-    peer_batch_hold(batch);
+    callee_batch_hold(batch);
     for (unsigned i = 0; i < batch->batch.count; i++) {
         struct call *call = calls_find_id(client->calls, batch->calls[i]);
 
         if (call != NULL)
             client_end(client, call, status, NULL);
     }
-    peer_batch_release(batch);
+    callee_batch_release(batch);
 }
 
 /* --- answers: what came for a call --- */
@@ -215,8 +215,8 @@ static void client_on_answer(struct rpc_client *client, struct call *call, struc
     enum rpc_status status = wire_answer_parse(&answer, body);
 
     client->stats.replies++;
-    if (client->batches && call->peer != NULL)
-        peer_answered(call->peer, takes_batches, rpc_loop_now_ms(client->loop));
+    if (client->batches && call->callee != NULL)
+        callee_answered(call->callee, takes_batches, rpc_loop_now_ms(client->loop));
     if (status == RPC_BAD_REPLY)
         rpc_log(RPC_LOG_ERROR, "an answer is no Nameko answer", RPC_LOG_TEXT("correlation_id", call->correlation_id),
                 RPC_LOG_INT("size", body.size));
@@ -264,7 +264,7 @@ static void client_on_return(const struct mq_message *message, uint16_t code, vo
     struct rpc_client *client = arg;
     struct rpc_bytes id = FRAME_PROPERTY(message->properties, CORRELATION_ID, correlation_id);
     struct call *call = calls_find(client->calls, id);
-    struct peer_batch *batch = peers_find_sent(&client->peers, id);
+    struct callee_batch *batch = callees_find_sent(&client->callees, id);
 
     (void)code;
     if (call != NULL) {
@@ -287,7 +287,7 @@ static void client_on_down(void *arg)
         client->stats.lost++;
         client_end(client, call, unsent ? RPC_OFFLINE : RPC_LOST, NULL);
     }
-    peers_forget(&client->peers);
+    callees_forget(&client->callees);
 }
 
 static void client_arm(struct rpc_client *client)
@@ -312,7 +312,7 @@ static void client_on_timer(void *arg)
     while ((call = calls_first(client->calls)) != NULL && call->deadline_ms <= now_ms) {
         client->stats.timeouts++;
         if (call->shared != NULL) /* whoever got it may be another one now: let its next answer tell */
-            call->peer->takes_batches = false;
+            call->callee->takes_batches = false;
         client_end(client, call, RPC_TIMEOUT, NULL);
     }
     client_arm(client);
@@ -327,11 +327,11 @@ static bool client_gather(struct rpc_client *client, const struct outgoing *out,
 
     if (frame_append_properties(&client->properties, &out->properties, BATCH_SIZE_MAX) != RPC_OK)
         return false;
-    gathered = peer_gather(call->peer, call, calls_id(client->calls, call),
-                           &(struct batch_entry){.key = out->publish.routing_key,
-                                                 .properties = buffer_bytes(&client->properties),
-                                                 .body = out->publish.body},
-                           timeout_ms);
+    gathered = callee_gather(call->callee, call, calls_id(client->calls, call),
+                             &(struct batch_entry){.key = out->publish.routing_key,
+                                                   .properties = buffer_bytes(&client->properties),
+                                                   .body = out->publish.body},
+                             timeout_ms);
     buffer_consume(&client->properties, buffer_size(&client->properties));
     if (gathered)
         session_flush_later(&client->session);
@@ -349,8 +349,8 @@ static enum rpc_status client_send(struct rpc_client *client, const struct rpc_r
                        buffer_bytes(&client->body)))
         return RPC_TOO_LARGE;
     if (client->batches)
-        call->peer = peers_get(&client->peers, request->service);
-    if (call->peer != NULL && call->peer->takes_batches && mq_would_take(channel, &out.publish) == RPC_OK &&
+        call->callee = callees_get(&client->callees, request->service);
+    if (call->callee != NULL && call->callee->takes_batches && mq_would_take(channel, &out.publish) == RPC_OK &&
         client_gather(client, &out, request->timeout_ms, call))
         return RPC_OK;
     call->position = session_output_appended(&client->session);
@@ -460,7 +460,7 @@ void rpc_client_free(struct rpc_client *client)
         client_end(client, call, RPC_CANCELLED, NULL);
     calls_free(client->calls);
     rpc_loop_timer_free(client->timer);
-    peers_clear(&client->peers);
+    callees_clear(&client->callees);
     buffer_clear(&client->body);
     buffer_clear(&client->properties);
     free(client->name);
