@@ -15,10 +15,10 @@
 #include "rpclib/log.h"
 #include "rpclib/publisher.h"
 #include "simulation/peer.h"
+#include "story.h"
 
-#define CALLS_MAX  32
-#define STORY_SIZE 4096
-#define CHANNEL    1 /* the client's */
+#define CALLS_MAX 32
+#define CHANNEL   1 /* the client's */
 
 static struct rpc_client *client;
 static struct rpc_client *second; /* a client that some tests have beside it */
@@ -32,26 +32,8 @@ enum reaction { NOTHING, CALLS_AGAIN, CANCELS_2, CALLS_SECOND, MAKES_CLIENT, MAK
 static enum reaction reaction; /* of the next callback */
 static unsigned next_call;
 
-__attribute__((format(printf, 1, 2))) static void tell(const char *format, ...)
-{
-    size_t used = strlen(story);
-    va_list arguments;
-
-    if (used > 0)
-        used += (size_t)snprintf(story + used, STORY_SIZE - used, "; ");
-    va_start(arguments, format);
-    vsnprintf(story + used, STORY_SIZE - used, format, arguments);
-    va_end(arguments);
-}
-
-static void story_is_at(const char *expected, int line)
-{
-    if (strcmp(story, expected) != 0)
-        fail_msg("line %d: calls ended\n  \"%s\"\n  not \"%s\"", line, story, expected);
-    story[0] = '\0';
-}
-
-#define story_is(expected) story_is_at(expected, __LINE__)
+#define tell(...)          story_tell(story, __VA_ARGS__)
+#define story_is(expected) story_compare(story, expected, "calls ended", __LINE__)
 
 static void on_closed(void *arg)
 {
@@ -206,7 +188,7 @@ static void still_works_at(int line)
     peer_answer(peer.messages[message].channel, message, "{\"result\": \"fine\", \"error\": null}");
     peer_run();
     snprintf(expected, sizeof(expected), "%u \"fine\"", next_call - 1);
-    story_is_at(expected, line);
+    story_compare(story, expected, "calls ended", line);
     assert_int_equal(rpc_client_in_flight(client), 0);
 }
 
@@ -347,7 +329,7 @@ static void answer_is_at(const char *body, const char *expected, int line)
     peer_answer(CHANNEL, message, body);
     peer_run();
     snprintf(told, sizeof(told), "1 %s", expected);
-    story_is_at(told, line);
+    story_compare(story, told, "calls ended", line);
     assert_int_equal(rpc_client_in_flight(client), 0);
 }
 

@@ -16,8 +16,8 @@
 #include "amqp/mq.h"
 #include "rpclib/connection.h"
 #include "simulation/frames.h"
+#include "story.h"
 
-#define STORY_SIZE    8192
 #define NOW_MS        1000000
 #define SEEDS         12 /* of random cuts */
 #define CHANNELS      4
@@ -43,30 +43,18 @@ struct bench {
 
 static struct bench bench;
 
-__attribute__((format(printf, 2, 3))) static void tell(char story[STORY_SIZE], const char *format, ...)
-{
-    size_t used = strlen(story);
-    va_list arguments;
-
-    if (used > 0 && used + 3 < STORY_SIZE)
-        used += (size_t)snprintf(story + used, STORY_SIZE - used, "; ");
-    va_start(arguments, format);
-    vsnprintf(story + used, STORY_SIZE - used, format, arguments);
-    va_end(arguments);
-}
-
 /* ---- What the mq says -------------------------------------------------------------------------------------------- */
 
 static void on_open(void *arg)
 {
     (void)arg;
-    tell(bench.story, "open");
+    story_tell(bench.story, "open");
 }
 
 static void on_blocked(bool blocked, struct rpc_bytes reason, void *arg)
 {
     (void)arg;
-    tell(bench.story, blocked ? "blocked: %.*s" : "unblocked%.*s", (int)reason.size, reason.data);
+    story_tell(bench.story, blocked ? "blocked: %.*s" : "unblocked%.*s", (int)reason.size, reason.data);
 }
 
 static void on_output(void *arg)
@@ -87,7 +75,7 @@ static int index_of(void *arg)
 
 static void on_settled(void *arg)
 {
-    tell(bench.story, "%d settled", index_of(arg));
+    story_tell(bench.story, "%d settled", index_of(arg));
 }
 
 /* Every body in these tests is a run of 'a' 'b' ... 'z' 'a' ..., so a byte that is lost or moved is seen. */
@@ -108,16 +96,16 @@ static void tell_message(const char *what, const struct mq_message *message, voi
     if (message->oversized) {
         assert_null(properties);
         assert_int_equal(message->body.size, 0);
-        tell(bench.story, "%d %s oversized", index_of(arg), what);
+        story_tell(bench.story, "%d %s oversized", index_of(arg), what);
         return;
     }
     assert_non_null(properties);
     if (properties->_flags & AMQP_BASIC_CORRELATION_ID_FLAG)
         snprintf(id, sizeof(id), " id=%.*s", (int)properties->correlation_id.len,
                  (const char *)properties->correlation_id.bytes);
-    tell(bench.story, "%d %s %.*s/%.*s%s %zu%s", index_of(arg), what, (int)message->exchange.size,
-         message->exchange.data, (int)message->routing_key.size, message->routing_key.data, id, message->body.size,
-         is_run(message->body) ? "" : " WRONG BODY");
+    story_tell(bench.story, "%d %s %.*s/%.*s%s %zu%s", index_of(arg), what, (int)message->exchange.size,
+               message->exchange.data, (int)message->routing_key.size, message->routing_key.data, id,
+               message->body.size, is_run(message->body) ? "" : " WRONG BODY");
 }
 
 static void on_delivery(const struct mq_delivery *delivery, void *arg)
@@ -142,19 +130,19 @@ static void on_return(const struct mq_message *message, uint16_t code, void *arg
 
 static void on_confirm(uint64_t tag, bool multiple, bool ack, void *arg)
 {
-    tell(bench.story, "%d %s %llu%s", index_of(arg), ack ? "ack" : "nack", (unsigned long long)tag,
-         multiple ? "+" : "");
+    story_tell(bench.story, "%d %s %llu%s", index_of(arg), ack ? "ack" : "nack", (unsigned long long)tag,
+               multiple ? "+" : "");
 }
 
 static void on_cancelled(void *arg)
 {
-    tell(bench.story, "%d cancelled", index_of(arg));
+    story_tell(bench.story, "%d cancelled", index_of(arg));
 }
 
 static void on_closed(uint16_t code, struct rpc_bytes text, void *arg)
 {
     bench.channels[index_of(arg) - 1] = NULL;
-    tell(bench.story, "%d closed %d %.*s", index_of(arg), code, (int)text.size, text.data);
+    story_tell(bench.story, "%d closed %d %.*s", index_of(arg), code, (int)text.size, text.data);
 }
 
 static const struct mq_channel_events channel_events = {
@@ -208,8 +196,8 @@ static void tell_start_ok(const amqp_connection_start_ok_t *ok)
     for (size_t i = 0; i < ok->response.len; i++)
         response[i] = ((char *)ok->response.bytes)[i] == '\0' ? '|' : ((char *)ok->response.bytes)[i];
     text_of_table(table, &ok->client_properties);
-    tell(bench.wrote, "start-ok %.*s %.*s %.*s {%s}", TEXT(ok->mechanism), (int)ok->response.len, response,
-         TEXT(ok->locale), table);
+    story_tell(bench.wrote, "start-ok %.*s %.*s %.*s {%s}", TEXT(ok->mechanism), (int)ok->response.len, response,
+               TEXT(ok->locale), table);
 }
 
 static void tell_method(int channel, const amqp_method_t *method)
@@ -222,70 +210,70 @@ static void tell_method(int channel, const amqp_method_t *method)
         break;
     case AMQP_CONNECTION_TUNE_OK_METHOD: {
         const amqp_connection_tune_ok_t *m = method->decoded;
-        tell(bench.wrote, "tune-ok %d %u %d", m->channel_max, m->frame_max, m->heartbeat);
+        story_tell(bench.wrote, "tune-ok %d %u %d", m->channel_max, m->frame_max, m->heartbeat);
         break;
     }
     case AMQP_CONNECTION_OPEN_METHOD: {
         const amqp_connection_open_t *m = method->decoded;
-        tell(bench.wrote, "open %.*s", TEXT(m->virtual_host));
+        story_tell(bench.wrote, "open %.*s", TEXT(m->virtual_host));
         break;
     }
     case AMQP_EXCHANGE_DECLARE_METHOD: {
         const amqp_exchange_declare_t *m = method->decoded;
         text_of_table(table, &m->arguments);
-        tell(bench.wrote, "%d exchange %.*s %.*s%s%s%s%s {%s}", channel, TEXT(m->exchange), TEXT(m->type),
-             m->durable ? " durable" : "", m->auto_delete ? " auto-delete" : "", m->passive ? " passive" : "",
-             m->nowait ? " nowait" : "", table);
+        story_tell(bench.wrote, "%d exchange %.*s %.*s%s%s%s%s {%s}", channel, TEXT(m->exchange), TEXT(m->type),
+                   m->durable ? " durable" : "", m->auto_delete ? " auto-delete" : "", m->passive ? " passive" : "",
+                   m->nowait ? " nowait" : "", table);
         break;
     }
     case AMQP_QUEUE_DECLARE_METHOD: {
         const amqp_queue_declare_t *m = method->decoded;
         text_of_table(table, &m->arguments);
-        tell(bench.wrote, "%d queue %.*s%s%s%s {%s}", channel, TEXT(m->queue), m->durable ? " durable" : "",
-             m->exclusive ? " exclusive" : "", m->auto_delete ? " auto-delete" : "", table);
+        story_tell(bench.wrote, "%d queue %.*s%s%s%s {%s}", channel, TEXT(m->queue), m->durable ? " durable" : "",
+                   m->exclusive ? " exclusive" : "", m->auto_delete ? " auto-delete" : "", table);
         break;
     }
     case AMQP_QUEUE_BIND_METHOD: {
         const amqp_queue_bind_t *m = method->decoded;
-        tell(bench.wrote, "%d bind %.*s to %.*s by %.*s", channel, TEXT(m->queue), TEXT(m->exchange),
-             TEXT(m->routing_key));
+        story_tell(bench.wrote, "%d bind %.*s to %.*s by %.*s", channel, TEXT(m->queue), TEXT(m->exchange),
+                   TEXT(m->routing_key));
         break;
     }
     case AMQP_BASIC_QOS_METHOD: {
         const amqp_basic_qos_t *m = method->decoded;
-        tell(bench.wrote, "%d qos %d%s", channel, m->prefetch_count, m->global ? " global" : "");
+        story_tell(bench.wrote, "%d qos %d%s", channel, m->prefetch_count, m->global ? " global" : "");
         break;
     }
     case AMQP_BASIC_CONSUME_METHOD: {
         const amqp_basic_consume_t *m = method->decoded;
-        tell(bench.wrote, "%d consume %.*s as %.*s%s", channel, TEXT(m->queue), TEXT(m->consumer_tag),
-             m->no_ack ? " no-ack" : "");
+        story_tell(bench.wrote, "%d consume %.*s as %.*s%s", channel, TEXT(m->queue), TEXT(m->consumer_tag),
+                   m->no_ack ? " no-ack" : "");
         break;
     }
     case AMQP_BASIC_CANCEL_METHOD: {
         const amqp_basic_cancel_t *m = method->decoded;
-        tell(bench.wrote, "%d cancel %.*s", channel, TEXT(m->consumer_tag));
+        story_tell(bench.wrote, "%d cancel %.*s", channel, TEXT(m->consumer_tag));
         break;
     }
     case AMQP_BASIC_PUBLISH_METHOD: {
         const amqp_basic_publish_t *m = method->decoded;
-        tell(bench.wrote, "%d publish %.*s/%.*s%s", channel, TEXT(m->exchange), TEXT(m->routing_key),
-             m->mandatory ? " mandatory" : "");
+        story_tell(bench.wrote, "%d publish %.*s/%.*s%s", channel, TEXT(m->exchange), TEXT(m->routing_key),
+                   m->mandatory ? " mandatory" : "");
         break;
     }
     case AMQP_BASIC_ACK_METHOD: {
         const amqp_basic_ack_t *m = method->decoded;
-        tell(bench.wrote, "%d ack %llu%s", channel, (unsigned long long)m->delivery_tag, m->multiple ? "+" : "");
+        story_tell(bench.wrote, "%d ack %llu%s", channel, (unsigned long long)m->delivery_tag, m->multiple ? "+" : "");
         break;
     }
     case AMQP_BASIC_REJECT_METHOD: {
         const amqp_basic_reject_t *m = method->decoded;
-        tell(bench.wrote, "%d reject %llu%s", channel, (unsigned long long)m->delivery_tag,
-             m->requeue ? " requeue" : "");
+        story_tell(bench.wrote, "%d reject %llu%s", channel, (unsigned long long)m->delivery_tag,
+                   m->requeue ? " requeue" : "");
         break;
     }
     default:
-        tell(bench.wrote, "%d %s", channel, frames_method_name(method->id, name));
+        story_tell(bench.wrote, "%d %s", channel, frames_method_name(method->id, name));
         break;
     }
 }
@@ -295,23 +283,24 @@ static void on_frame(const amqp_frame_t *frame, void *arg)
     (void)arg;
     switch (frame->frame_type) {
     case 'A':
-        tell(bench.wrote, "AMQP %d-%d", frame->payload.protocol_header.protocol_version_major,
-             frame->payload.protocol_header.protocol_version_minor);
+        story_tell(bench.wrote, "AMQP %d-%d", frame->payload.protocol_header.protocol_version_major,
+                   frame->payload.protocol_header.protocol_version_minor);
         break;
     case AMQP_FRAME_METHOD:
         tell_method(frame->channel, &frame->payload.method);
         break;
     case AMQP_FRAME_HEADER:
-        tell(bench.wrote, "%d header %llu", frame->channel, (unsigned long long)frame->payload.properties.body_size);
+        story_tell(bench.wrote, "%d header %llu", frame->channel,
+                   (unsigned long long)frame->payload.properties.body_size);
         break;
     case AMQP_FRAME_BODY:
-        tell(bench.wrote, "%d body %zu", frame->channel, frame->payload.body_fragment.len);
+        story_tell(bench.wrote, "%d body %zu", frame->channel, frame->payload.body_fragment.len);
         break;
     case AMQP_FRAME_HEARTBEAT:
-        tell(bench.wrote, "heartbeat");
+        story_tell(bench.wrote, "heartbeat");
         break;
     default:
-        tell(bench.wrote, "frame of type %d", frame->frame_type);
+        story_tell(bench.wrote, "frame of type %d", frame->frame_type);
         break;
     }
 }

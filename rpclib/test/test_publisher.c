@@ -16,9 +16,9 @@
 #include "rpclib/log.h"
 #include "rpclib/publisher.h"
 #include "simulation/peer.h"
+#include "story.h"
 
 #define EVENTS_MAX 64
-#define STORY_SIZE 4096
 #define CHANNEL    1
 #define TIMEOUT_MS 3000
 
@@ -26,26 +26,8 @@ static struct rpc_publisher *publisher;
 static char story[STORY_SIZE];
 static unsigned ready, next_event, publishes_in_callback;
 
-__attribute__((format(printf, 1, 2))) static void tell(const char *format, ...)
-{
-    size_t used = strlen(story);
-    va_list arguments;
-
-    if (used > 0)
-        used += (size_t)snprintf(story + used, STORY_SIZE - used, "; ");
-    va_start(arguments, format);
-    vsnprintf(story + used, STORY_SIZE - used, format, arguments);
-    va_end(arguments);
-}
-
-static void story_is_at(const char *expected, int line)
-{
-    if (strcmp(story, expected) != 0)
-        fail_msg("line %d: events ended\n  \"%s\"\n  not \"%s\"", line, story, expected);
-    story[0] = '\0';
-}
-
-#define story_is(expected) story_is_at(expected, __LINE__)
+#define tell(...)          story_tell(story, __VA_ARGS__)
+#define story_is(expected) story_compare(story, expected, "events ended", __LINE__)
 
 static unsigned numbers[EVENTS_MAX];
 
@@ -315,7 +297,7 @@ static void lost_after_at(size_t room, const char *expected, int line)
     publishes_in_callback = 1;
     peer_hang_up(ECONNRESET);
     fake_loop_fire(peer.loop, link->fd, RPC_LOOP_READ);
-    story_is_at(expected, line);
+    story_compare(story, expected, "events ended", line);
     assert_false(rpc_publisher_ready(publisher));
     peer.silent = false;
     peer_advance(RPC_RECONNECT_MAX_MS);
@@ -324,9 +306,9 @@ static void lost_after_at(size_t room, const char *expected, int line)
     publish(1);
     peer_confirm(CHANNEL, 1, false, true);
     peer_run();
-    story_is_at("1 ok", line);
+    story_compare(story, "1 ok", "events ended", line);
     peer_advance(TIMEOUT_MS * 2);
-    story_is_at("", line);
+    story_compare(story, "", "events ended", line);
 }
 
 #define lost_after(room, expected) lost_after_at(room, expected, __LINE__)

@@ -15,18 +15,6 @@
 
 struct peer peer;
 
-__attribute__((format(printf, 2, 3))) static void tell(char story[PEER_STORY_SIZE], const char *format, ...)
-{
-    size_t used = strlen(story);
-    va_list arguments;
-
-    if (used > 0 && used + 3 < PEER_STORY_SIZE)
-        used += (size_t)snprintf(story + used, PEER_STORY_SIZE - used, "; ");
-    va_start(arguments, format);
-    vsnprintf(story + used, PEER_STORY_SIZE - used, format, arguments);
-    va_end(arguments);
-}
-
 struct frames *peer_out(void)
 {
     struct network_link *link = network_link();
@@ -126,7 +114,7 @@ static void on_message_complete(void)
 {
     struct peer_message *message = peer.arriving;
 
-    tell(peer.story, "%d publish %s/%s", message->channel, message->exchange, message->routing_key);
+    story_tell(peer.story, "%d publish %s/%s", message->channel, message->exchange, message->routing_key);
     peer.arriving = NULL;
     peer.messages_count++;
 }
@@ -195,62 +183,62 @@ static bool on_question(uint16_t channel, const amqp_method_t *method)
 
     switch (method->id) {
     case AMQP_CHANNEL_OPEN_METHOD:
-        tell(peer.declared, "%d open", channel);
+        story_tell(peer.declared, "%d open", channel);
         PEER_METHOD(channel, CHANNEL_OPEN_OK, channel_open_ok, 0);
         return true;
     case AMQP_EXCHANGE_DECLARE_METHOD: {
         const amqp_exchange_declare_t *m = decoded;
-        tell(peer.declared, "%d exchange %.*s %.*s%s%s", channel, SHOWN(m->exchange), SHOWN(m->type),
-             m->durable ? " durable" : "", m->auto_delete ? " auto-delete" : "");
+        story_tell(peer.declared, "%d exchange %.*s %.*s%s%s", channel, SHOWN(m->exchange), SHOWN(m->type),
+                   m->durable ? " durable" : "", m->auto_delete ? " auto-delete" : "");
         PEER_METHOD(channel, EXCHANGE_DECLARE_OK, exchange_declare_ok, 0);
         return true;
     }
     case AMQP_QUEUE_DECLARE_METHOD: {
         const amqp_queue_declare_t *m = decoded;
         if (m->passive) {
-            tell(peer.story, "%d look", channel);
+            story_tell(peer.story, "%d look", channel);
             PEER_METHOD(channel, QUEUE_DECLARE_OK, queue_declare_ok, .queue = m->queue,
                         .consumer_count = peer.consumers);
             return true;
         }
-        tell(peer.declared, "%d queue %.*s%s%s%s%s", channel, SHOWN(m->queue), m->durable ? " durable" : "",
-             m->exclusive ? " exclusive" : "", m->auto_delete ? " auto-delete" : "",
-             m->arguments.num_entries > 0 ? " ARGUMENTS" : "");
+        story_tell(peer.declared, "%d queue %.*s%s%s%s%s", channel, SHOWN(m->queue), m->durable ? " durable" : "",
+                   m->exclusive ? " exclusive" : "", m->auto_delete ? " auto-delete" : "",
+                   m->arguments.num_entries > 0 ? " ARGUMENTS" : "");
         PEER_METHOD(channel, QUEUE_DECLARE_OK, queue_declare_ok, .queue = m->queue);
         return true;
     }
     case AMQP_QUEUE_BIND_METHOD: {
         const amqp_queue_bind_t *m = decoded;
-        tell(peer.declared, "%d bind %.*s to %.*s by %.*s", channel, SHOWN(m->queue), SHOWN(m->exchange),
-             SHOWN(m->routing_key));
+        story_tell(peer.declared, "%d bind %.*s to %.*s by %.*s", channel, SHOWN(m->queue), SHOWN(m->exchange),
+                   SHOWN(m->routing_key));
         PEER_METHOD(channel, QUEUE_BIND_OK, queue_bind_ok, 0);
         return true;
     }
     case AMQP_BASIC_QOS_METHOD:
-        tell(peer.declared, "%d qos %d", channel, ((const amqp_basic_qos_t *)decoded)->prefetch_count);
+        story_tell(peer.declared, "%d qos %d", channel, ((const amqp_basic_qos_t *)decoded)->prefetch_count);
         PEER_METHOD(channel, BASIC_QOS_OK, basic_qos_ok, 0);
         return true;
     case AMQP_BASIC_CONSUME_METHOD: {
         const amqp_basic_consume_t *m = decoded;
-        tell(peer.declared, "%d consume %.*s%s", channel, SHOWN(m->queue), m->no_ack ? " no-ack" : "");
+        story_tell(peer.declared, "%d consume %.*s%s", channel, SHOWN(m->queue), m->no_ack ? " no-ack" : "");
         PEER_METHOD(channel, BASIC_CONSUME_OK, basic_consume_ok, .consumer_tag = m->consumer_tag);
         return true;
     }
     case AMQP_CONFIRM_SELECT_METHOD:
-        tell(peer.declared, "%d confirm", channel);
+        story_tell(peer.declared, "%d confirm", channel);
         PEER_METHOD(channel, CONFIRM_SELECT_OK, confirm_select_ok, 0);
         return true;
     case AMQP_BASIC_CANCEL_METHOD:
-        tell(peer.story, "%d cancel", channel);
+        story_tell(peer.story, "%d cancel", channel);
         PEER_METHOD(channel, BASIC_CANCEL_OK, basic_cancel_ok,
                     .consumer_tag = ((const amqp_basic_cancel_t *)decoded)->consumer_tag);
         return true;
     case AMQP_CHANNEL_CLOSE_METHOD:
-        tell(peer.story, "%d close", channel);
+        story_tell(peer.story, "%d close", channel);
         PEER_METHOD(channel, CHANNEL_CLOSE_OK, channel_close_ok, 0);
         return true;
     case AMQP_CONNECTION_CLOSE_METHOD:
-        tell(peer.story, "goodbye");
+        story_tell(peer.story, "goodbye");
         PEER_METHOD(0, CONNECTION_CLOSE_OK, connection_close_ok, 0);
         return true;
     default:
@@ -277,17 +265,17 @@ static void on_method(uint16_t channel, const amqp_method_t *method)
         break;
     case AMQP_BASIC_ACK_METHOD: {
         const amqp_basic_ack_t *m = method->decoded;
-        tell(peer.story, "%d ack %llu%s", channel, (unsigned long long)m->delivery_tag, m->multiple ? "+" : "");
+        story_tell(peer.story, "%d ack %llu%s", channel, (unsigned long long)m->delivery_tag, m->multiple ? "+" : "");
         break;
     }
     case AMQP_BASIC_REJECT_METHOD: {
         const amqp_basic_reject_t *m = method->decoded;
-        tell(peer.story, "%d reject %llu%s", channel, (unsigned long long)m->delivery_tag,
-             m->requeue ? " requeue" : "");
+        story_tell(peer.story, "%d reject %llu%s", channel, (unsigned long long)m->delivery_tag,
+                   m->requeue ? " requeue" : "");
         break;
     }
     default:
-        tell(peer.story, "%d %s", channel, frames_method_name(method->id, name));
+        story_tell(peer.story, "%d %s", channel, frames_method_name(method->id, name));
         break;
     }
 }
@@ -310,7 +298,7 @@ static void on_frame(const amqp_frame_t *frame, void *arg)
         on_body(frame->payload.body_fragment);
         break;
     case AMQP_FRAME_HEARTBEAT:
-        tell(peer.story, "heartbeat");
+        story_tell(peer.story, "heartbeat");
         break;
     default:
         fail_msg("a frame of type %d", frame->frame_type);
@@ -561,7 +549,5 @@ void peer_hang_up(int error)
 
 void peer_story_is_at(const char *expected, int line)
 {
-    if (strcmp(peer.story, expected) != 0)
-        fail_msg("line %d: rpclib sent\n  \"%s\"\n  not \"%s\"", line, peer.story, expected);
-    peer.story[0] = '\0';
+    story_compare(peer.story, expected, "rpclib sent", line);
 }

@@ -9,9 +9,9 @@
 #include "fake_loop.h"
 #include "network.h"
 #include "rpclib/connection.h"
+#include "story.h"
 
 #define PEER_MESSAGES_MAX 512
-#define PEER_STORY_SIZE   16384
 
 /* One message that rpclib published; texts are the peer's. */
 struct peer_message {
@@ -35,10 +35,10 @@ struct peer {
     bool silent;        /* answers nothing, sends nothing */
     bool holds_answers; /* no -ok to what is declared */
     bool refuses_connect;
-    uint16_t channels_max;          /* offered; 0: 2047, as RabbitMQ */
-    unsigned consumers;             /* of every queue that rpclib looks at */
-    char story[PEER_STORY_SIZE];    /* what rpclib sent, but for the handshake and its declarations */
-    char declared[PEER_STORY_SIZE]; /* those */
+    uint16_t channels_max;     /* offered; 0: 2047, as RabbitMQ */
+    unsigned consumers;        /* of every queue that rpclib looks at */
+    char story[STORY_SIZE];    /* what rpclib sent, but for the handshake and its declarations */
+    char declared[STORY_SIZE]; /* those */
     struct peer_message messages[PEER_MESSAGES_MAX];
     unsigned messages_count;
     struct peer_message *arriving; /* the message whose body is not there yet */
