@@ -200,82 +200,106 @@ static void tell_start_ok(const amqp_connection_start_ok_t *ok)
                TEXT(ok->locale), table);
 }
 
-static void tell_method(int channel, const amqp_method_t *method)
+/* Each of the next three: false when it is none of these methods. */
+static bool tell_connection_method(const amqp_method_t *method)
 {
-    char name[40], table[512];
-
     switch (method->id) {
     case AMQP_CONNECTION_START_OK_METHOD:
         tell_start_ok(method->decoded);
-        break;
+        return true;
     case AMQP_CONNECTION_TUNE_OK_METHOD: {
         const amqp_connection_tune_ok_t *m = method->decoded;
         story_tell(bench.wrote, "tune-ok %d %u %d", m->channel_max, m->frame_max, m->heartbeat);
-        break;
+        return true;
     }
     case AMQP_CONNECTION_OPEN_METHOD: {
         const amqp_connection_open_t *m = method->decoded;
         story_tell(bench.wrote, "open %.*s", TEXT(m->virtual_host));
-        break;
+        return true;
     }
+    default:
+        return false;
+    }
+}
+
+static bool tell_declaration(int channel, const amqp_method_t *method)
+{
+    char table[512];
+
+    switch (method->id) {
     case AMQP_EXCHANGE_DECLARE_METHOD: {
         const amqp_exchange_declare_t *m = method->decoded;
         text_of_table(table, &m->arguments);
         story_tell(bench.wrote, "%d exchange %.*s %.*s%s%s%s%s {%s}", channel, TEXT(m->exchange), TEXT(m->type),
                    m->durable ? " durable" : "", m->auto_delete ? " auto-delete" : "", m->passive ? " passive" : "",
                    m->nowait ? " nowait" : "", table);
-        break;
+        return true;
     }
     case AMQP_QUEUE_DECLARE_METHOD: {
         const amqp_queue_declare_t *m = method->decoded;
         text_of_table(table, &m->arguments);
         story_tell(bench.wrote, "%d queue %.*s%s%s%s {%s}", channel, TEXT(m->queue), m->durable ? " durable" : "",
                    m->exclusive ? " exclusive" : "", m->auto_delete ? " auto-delete" : "", table);
-        break;
+        return true;
     }
     case AMQP_QUEUE_BIND_METHOD: {
         const amqp_queue_bind_t *m = method->decoded;
         story_tell(bench.wrote, "%d bind %.*s to %.*s by %.*s", channel, TEXT(m->queue), TEXT(m->exchange),
                    TEXT(m->routing_key));
-        break;
+        return true;
     }
+    default:
+        return false;
+    }
+}
+
+static bool tell_basic_method(int channel, const amqp_method_t *method)
+{
+    switch (method->id) {
     case AMQP_BASIC_QOS_METHOD: {
         const amqp_basic_qos_t *m = method->decoded;
         story_tell(bench.wrote, "%d qos %d%s", channel, m->prefetch_count, m->global ? " global" : "");
-        break;
+        return true;
     }
     case AMQP_BASIC_CONSUME_METHOD: {
         const amqp_basic_consume_t *m = method->decoded;
         story_tell(bench.wrote, "%d consume %.*s as %.*s%s", channel, TEXT(m->queue), TEXT(m->consumer_tag),
                    m->no_ack ? " no-ack" : "");
-        break;
+        return true;
     }
     case AMQP_BASIC_CANCEL_METHOD: {
         const amqp_basic_cancel_t *m = method->decoded;
         story_tell(bench.wrote, "%d cancel %.*s", channel, TEXT(m->consumer_tag));
-        break;
+        return true;
     }
     case AMQP_BASIC_PUBLISH_METHOD: {
         const amqp_basic_publish_t *m = method->decoded;
         story_tell(bench.wrote, "%d publish %.*s/%.*s%s", channel, TEXT(m->exchange), TEXT(m->routing_key),
                    m->mandatory ? " mandatory" : "");
-        break;
+        return true;
     }
     case AMQP_BASIC_ACK_METHOD: {
         const amqp_basic_ack_t *m = method->decoded;
         story_tell(bench.wrote, "%d ack %llu%s", channel, (unsigned long long)m->delivery_tag, m->multiple ? "+" : "");
-        break;
+        return true;
     }
     case AMQP_BASIC_REJECT_METHOD: {
         const amqp_basic_reject_t *m = method->decoded;
         story_tell(bench.wrote, "%d reject %llu%s", channel, (unsigned long long)m->delivery_tag,
                    m->requeue ? " requeue" : "");
-        break;
+        return true;
     }
     default:
-        story_tell(bench.wrote, "%d %s", channel, frames_method_name(method->id, name));
-        break;
+        return false;
     }
+}
+
+static void tell_method(int channel, const amqp_method_t *method)
+{
+    char name[40];
+
+    if (!tell_connection_method(method) && !tell_declaration(channel, method) && !tell_basic_method(channel, method))
+        story_tell(bench.wrote, "%d %s", channel, frames_method_name(method->id, name));
 }
 
 static void on_frame(const amqp_frame_t *frame, void *arg)

@@ -747,38 +747,114 @@ static void on_exchange_declare(struct broker *broker, struct broker_link *link,
     SEND(link, number, EXCHANGE_DECLARE_OK, exchange_declare_ok, 0);
 }
 
+static void on_channel_open(struct broker_link *link, uint16_t number)
+{
+    struct channel *channel = &link->channels[number];
+
+    *channel = (struct channel){.state = CHANNEL_OPEN, .number = number};
+    channel->unacked_end = &channel->unacked;
+    SEND(link, number, CHANNEL_OPEN_OK, channel_open_ok, 0);
+}
+
+static void on_channel_close(struct broker *broker, struct broker_link *link, uint16_t number)
+{
+    channel_end(broker, link, number, CHANNEL_CLOSED);
+    SEND(link, number, CHANNEL_CLOSE_OK, channel_close_ok, 0);
+}
+
+static void on_qos(struct broker_link *link, uint16_t number, const amqp_basic_qos_t *qos)
+{
+    link->channels[number].prefetch = qos->prefetch_count;
+    SEND(link, number, BASIC_QOS_OK, basic_qos_ok, 0);
+}
+
+static void on_cancel(struct broker *broker, struct broker_link *link, uint16_t number,
+                      const amqp_basic_cancel_t *cancel)
+{
+    char tag[NAME_SIZE];
+
+    name_of(broker, tag, cancel->consumer_tag);
+    consumers_remove(broker, link, number, tag);
+    send_late(broker, link, number, AMQP_BASIC_CANCEL_OK_METHOD,
+              &(amqp_basic_cancel_ok_t){.consumer_tag = cancel->consumer_tag});
+    queues_sweep(broker);
+}
+
+static void on_publish(struct broker *broker, struct broker_link *link, uint16_t number,
+                       const amqp_basic_publish_t *publish)
+{
+    struct channel *channel = &link->channels[number];
+
+    publish_begin(broker, link, channel, publish);
+    if (!exchange_exists(broker, channel->arriving->exchange)) {
+        violation(broker, "%s: publishes to %s, which does not exist", link->name, channel->arriving->exchange);
+        channel_refuse(broker, link, number, 404, "no exchange");
+    }
+}
+
+static void on_ack(struct broker *broker, struct broker_link *link, uint16_t number, const amqp_basic_ack_t *ack)
+{
+    settle_tag(broker, link, &link->channels[number], ack->delivery_tag, ack->multiple, BROKER_ACKED, false);
+}
+
+static void on_reject(struct broker *broker, struct broker_link *link, uint16_t number,
+                      const amqp_basic_reject_t *reject)
+{
+    settle_tag(broker, link, &link->channels[number], reject->delivery_tag, false, BROKER_REJECTED, reject->requeue);
+}
+
+static void on_confirm_select(struct broker_link *link, uint16_t number)
+{
+    link->channels[number].confirms_on = true;
+    SEND(link, number, CONFIRM_SELECT_OK, confirm_select_ok, 0);
+}
+
+/* On a channel that we closed: everything but its end is passed over. */
+static void on_closing_channel_method(struct broker_link *link, uint16_t number, amqp_method_number_t id)
+{
+    if (id == AMQP_CHANNEL_CLOSE_OK_METHOD)
+        link->channels[number].state = CHANNEL_CLOSED;
+    else if (id == AMQP_CHANNEL_CLOSE_METHOD)
+        SEND(link, number, CHANNEL_CLOSE_OK, channel_close_ok, 0);
+}
+
+/* Whether AMQP allows this method now. */
+static bool channel_method_is_due(struct broker *broker, const struct broker_link *link, uint16_t number,
+                                  amqp_method_number_t id)
+{
+    const struct channel *channel = &link->channels[number];
+    char name[40];
+
+    if ((channel->state == CHANNEL_CLOSED) != (id == AMQP_CHANNEL_OPEN_METHOD)) {
+        violation(broker, "%s: %s on channel %u, state %d", link->name, frames_method_name(id, name), number,
+                  (int)channel->state);
+        return false;
+    }
+    if (channel->arriving != NULL) {
+        violation(broker, "%s: %s within a message", link->name, frames_method_name(id, name));
+        return false;
+    }
+    return true;
+}
+
 static void on_channel_method(struct broker *broker, struct broker_link *link, uint16_t number,
                               const amqp_method_t *method)
 {
-    struct channel *channel = &link->channels[number];
     const void *decoded = method->decoded;
     char name[40];
 
-    if (channel->state == CHANNEL_CLOSING) { /* we closed it: everything but this is passed over */
-        if (method->id == AMQP_CHANNEL_CLOSE_OK_METHOD)
-            channel->state = CHANNEL_CLOSED;
-        else if (method->id == AMQP_CHANNEL_CLOSE_METHOD)
-            SEND(link, number, CHANNEL_CLOSE_OK, channel_close_ok, 0);
+    if (link->channels[number].state == CHANNEL_CLOSING) {
+        on_closing_channel_method(link, number, method->id);
         return;
     }
-    if ((channel->state == CHANNEL_CLOSED) != (method->id == AMQP_CHANNEL_OPEN_METHOD)) {
-        violation(broker, "%s: %s on channel %u, state %d", link->name, frames_method_name(method->id, name), number,
-                  (int)channel->state);
+    if (!channel_method_is_due(broker, link, number, method->id))
         return;
-    }
-    if (channel->arriving != NULL) {
-        violation(broker, "%s: %s within a message", link->name, frames_method_name(method->id, name));
-        return;
-    }
     switch (method->id) {
     case AMQP_CHANNEL_OPEN_METHOD:
-        *channel = (struct channel){.state = CHANNEL_OPEN, .number = number};
-        channel->unacked_end = &channel->unacked;
-        SEND(link, number, CHANNEL_OPEN_OK, channel_open_ok, 0);
+        on_channel_open(link, number);
         break;
     case AMQP_CHANNEL_CLOSE_METHOD:
-        channel_end(broker, link, number, CHANNEL_CLOSED);
-        SEND(link, number, CHANNEL_CLOSE_OK, channel_close_ok, 0);
+        on_channel_close(broker, link, number);
         break;
     case AMQP_EXCHANGE_DECLARE_METHOD:
         on_exchange_declare(broker, link, number, decoded);
@@ -790,8 +866,7 @@ static void on_channel_method(struct broker *broker, struct broker_link *link, u
         on_queue_bind(broker, link, number, decoded);
         break;
     case AMQP_BASIC_QOS_METHOD:
-        channel->prefetch = ((const amqp_basic_qos_t *)decoded)->prefetch_count;
-        SEND(link, number, BASIC_QOS_OK, basic_qos_ok, 0);
+        on_qos(link, number, decoded);
         break;
     case AMQP_BASIC_CONSUME_METHOD:
         on_consume(broker, link, number, decoded);
@@ -799,39 +874,20 @@ static void on_channel_method(struct broker *broker, struct broker_link *link, u
     case AMQP_BASIC_GET_METHOD:
         on_get(broker, link, number, decoded);
         break;
-    case AMQP_BASIC_CANCEL_METHOD: {
-        const amqp_basic_cancel_t *cancel = decoded;
-        char tag[NAME_SIZE];
-
-        name_of(broker, tag, cancel->consumer_tag);
-        consumers_remove(broker, link, number, tag);
-        send_late(broker, link, number, AMQP_BASIC_CANCEL_OK_METHOD,
-                  &(amqp_basic_cancel_ok_t){.consumer_tag = cancel->consumer_tag});
-        queues_sweep(broker);
+    case AMQP_BASIC_CANCEL_METHOD:
+        on_cancel(broker, link, number, decoded);
         break;
-    }
     case AMQP_BASIC_PUBLISH_METHOD:
-        publish_begin(broker, link, channel, decoded);
-        if (!exchange_exists(broker, channel->arriving->exchange)) {
-            violation(broker, "%s: publishes to %s, which does not exist", link->name, channel->arriving->exchange);
-            channel_refuse(broker, link, number, 404, "no exchange");
-        }
+        on_publish(broker, link, number, decoded);
         break;
-    case AMQP_BASIC_ACK_METHOD: {
-        const amqp_basic_ack_t *ack = decoded;
-
-        settle_tag(broker, link, channel, ack->delivery_tag, ack->multiple, BROKER_ACKED, false);
+    case AMQP_BASIC_ACK_METHOD:
+        on_ack(broker, link, number, decoded);
         break;
-    }
-    case AMQP_BASIC_REJECT_METHOD: {
-        const amqp_basic_reject_t *reject = decoded;
-
-        settle_tag(broker, link, channel, reject->delivery_tag, false, BROKER_REJECTED, reject->requeue);
+    case AMQP_BASIC_REJECT_METHOD:
+        on_reject(broker, link, number, decoded);
         break;
-    }
     case AMQP_CONFIRM_SELECT_METHOD:
-        channel->confirms_on = true;
-        SEND(link, number, CONFIRM_SELECT_OK, confirm_select_ok, 0);
+        on_confirm_select(link, number);
         break;
     default:
         violation(broker, "%s: %s", link->name, frames_method_name(method->id, name));
