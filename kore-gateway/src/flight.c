@@ -13,11 +13,10 @@
 #include "peer.h"
 #include "route.h"
 #include "target.h"
+#include "trace.h"
 
 #define WAIT_SHARE        2     /* of its time, so much of a request may be waiting for a service that is slow: 1/2 */
 #define REFUSALS_QUIET_MS 10000 /* without refusals, and the next one is told of again */
-#define TRACEPARENT_SIZE  55    /* bytes of a version 00 header (W3C Trace Context, 3.2) */
-#define TRACESTATE_MAX    512   /* bytes that are passed on */
 
 struct call {
     struct flight *flight;
@@ -159,54 +158,17 @@ struct rpc_bytes flight_key(const struct flight *flight)
 
 /* --- calls --- */
 
-static bool is_hex(const char *text, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        if ((text[i] < '0' || text[i] > '9') && (text[i] < 'a' || text[i] > 'f'))
-            return false;
-    }
-    return true;
-}
-
-static bool is_zero(const char *text, size_t size)
-{
-    while (size > 0 && text[size - 1] == '0')
-        size--;
-    return size == 0;
-}
-
-/* version "-" trace id "-" parent id "-" flags; a later version may say more behind them. */
-static bool traceparent_is_sound(struct rpc_bytes text)
-{
-    return text.size >= TRACEPARENT_SIZE && is_hex(text.data, 2) && memcmp(text.data, "ff", 2) != 0 &&
-           text.data[2] == '-' && is_hex(text.data + 3, 32) && !is_zero(text.data + 3, 32) && text.data[35] == '-' &&
-           is_hex(text.data + 36, 16) && !is_zero(text.data + 36, 16) && text.data[52] == '-' &&
-           is_hex(text.data + 53, 2) &&
-           (text.size == TRACEPARENT_SIZE ||
-            (memcmp(text.data, "00", 2) != 0 && text.data[55] == '-' && text.size <= TRACESTATE_MAX));
-}
-
-static bool is_printable(struct rpc_bytes text)
-{
-    for (size_t i = 0; i < text.size; i++) {
-        if (text.data[i] < ' ' || text.data[i] > '~')
-            return false;
-    }
-    return true;
-}
-
 /* A trace that the client is part of goes on in the services. */
 static bool context_take_trace(struct flight *flight)
 {
     const struct guard_request *request = peer_request(flight->peer);
     struct rpc_bytes parent = bytes_of(flight, request->traceparent), state = bytes_of(flight, request->tracestate);
 
-    if (!traceparent_is_sound(parent))
+    if (!trace_parent_is_sound(parent))
         return true;
     if (!rpc_context_set(flight->context, "traceparent", parent))
         return false;
-    return state.size == 0 || state.size > TRACESTATE_MAX || !is_printable(state) ||
-           rpc_context_set(flight->context, "tracestate", state);
+    return !trace_state_is_sound(state) || rpc_context_set(flight->context, "tracestate", state);
 }
 
 static bool context_make(struct flight *flight)
