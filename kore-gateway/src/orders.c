@@ -411,44 +411,54 @@ static void create_on_existence(struct flight *flight, size_t slot, enum rpc_sta
         create_without_product(flight);
 }
 
-/* The different products, as ids and as JSON strings for the calls. */
+/* Which products the order is about, and that nothing is known of them yet.  False when out of memory. */
+static bool create_find_products(struct creating *creating)
+{
+    const struct order *order = &creating->order;
+
+    if (!distinct_init(&creating->products, order->lines_count))
+        return false;
+    for (size_t i = 0; i < order->lines_count; i++)
+        (void)distinct_add(&creating->products, order->lines[i].product_id);
+    creating->exist = calloc(creating->products.count, sizeof(*creating->exist));
+    return creating->exist != NULL;
+}
+
+/* The texts as JSON strings, which lie one behind the other in `room`.  False when out of memory. */
+static bool quote_all(struct rpc_bytes quoted[], struct text *room, const struct rpc_bytes texts[], size_t count)
+{
+    const char *at;
+
+    for (size_t i = 0; i < count; i++) {
+        size_t before = room->size;
+
+        text_append_json_string(room, texts[i]);
+        quoted[i].size = room->size - before;
+    }
+    if (room->failed)
+        return false;
+    at = room->data;
+    for (size_t i = 0; i < count; i++) { /* only now, when it does not move any more */
+        quoted[i].data = at;
+        at += quoted[i].size;
+    }
+    return true;
+}
+
 static void create_ask_products(struct flight *flight)
 {
     struct creating *creating = flight_work(flight);
-    size_t lines_count = creating->order.lines_count, count;
     struct rpc_bytes *quoted = NULL;
-    struct text text = {0};
-    size_t *ends = NULL;
+    struct text room = {0};
 
-    if (!distinct_init(&creating->products, lines_count))
-        goto no_memory;
-    for (size_t i = 0; i < lines_count; i++)
-        (void)distinct_add(&creating->products, creating->order.lines[i].product_id);
-    count = creating->products.count;
-    creating->exist = calloc(count, sizeof(*creating->exist));
-    quoted = calloc(count, sizeof(*quoted));
-    ends = calloc(count, sizeof(*ends));
-    if (creating->exist == NULL || quoted == NULL || ends == NULL)
-        goto no_memory;
-    for (size_t i = 0; i < count; i++) {
-        text_append_json_string(&text, creating->products.items[i]);
-        ends[i] = text.size;
-    }
-    if (text.failed)
-        goto no_memory;
-    for (size_t i = 0; i < count; i++) {
-        size_t from = i == 0 ? 0 : ends[i - 1];
-
-        quoted[i] = (struct rpc_bytes){text.data + from, ends[i] - from};
-    }
-    (void)ask_products(flight, "exists", quoted, count, FAILURE_OF_PREPARE, create_on_existence);
-    goto done;
-no_memory:
-    failure_answer(flight, FAILURE_OF_PREPARE, PRODUCTS, RPC_NO_MEMORY, NULL);
-done:
+    if (create_find_products(creating))
+        quoted = calloc(creating->products.count, sizeof(*quoted));
+    if (quoted != NULL && quote_all(quoted, &room, creating->products.items, creating->products.count))
+        (void)ask_products(flight, "exists", quoted, creating->products.count, FAILURE_OF_PREPARE, create_on_existence);
+    else
+        failure_answer(flight, FAILURE_OF_PREPARE, PRODUCTS, RPC_NO_MEMORY, NULL);
     free(quoted);
-    free(ends);
-    text_clear(&text);
+    text_clear(&room);
 }
 
 /* Any key of printable ASCII is a key.  False when the flight was answered. */
