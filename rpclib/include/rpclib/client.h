@@ -23,7 +23,7 @@ struct rpc_client;
 struct rpc_client_options {
     const char *name;        /* part of the reply queue's name: "gateway"; copied */
     uint32_t calls_max;      /* calls in flight, at most a million; past it RPC_BUSY; 0: 1000 */
-    const char *exchange;    /* NULL: "nameko-rpc" */
+    const char *exchange;    /* NULL: "nameko-rpc"; copied */
     bool one_call_a_message; /* false: calls of one turn to a service of rpclib share messages (README, "Batches") */
     rpc_loop_fn *on_ready;   /* the reply queue is there (again): calls will be taken; may be NULL */
     void *arg;

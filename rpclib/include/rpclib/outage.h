@@ -3,7 +3,7 @@
  *
  * An outage begins when the peer goes, and is over when it has stayed for a while: one that takes each login and then hangs
  * up is away all the time.  An outage is told of once, again for a reason that is new, and now and then while it goes on.
- * Pure: no clock, no log; the memory is the caller's.
+ * Pure: no clock, no log; the memory is the caller's.  Times are those of one clock that never goes back.
  */
 #ifndef RPCLIB_OUTAGE_H
 #define RPCLIB_OUTAGE_H
@@ -17,7 +17,7 @@
 #define RPC_OUTAGE_AGAIN_MAX_MS 600000 /* the pauses between lines of the same reason double up to this */
 
 struct rpc_outage {
-    uint64_t stay_ms;
+    uint64_t stay_ms;  /* the peer must be there for so long before the outage is over */
     uint64_t since_ms; /* when it began */
     uint64_t up_ms;    /* when the peer last came */
     uint64_t told_ms, again_ms;

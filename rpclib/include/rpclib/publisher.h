@@ -3,6 +3,10 @@
  *
  * An event is persistent.  RPC_OK means that the broker has it in every queue that is bound to it; anything else means
  * "perhaps not": publish it again, receivers are idempotent.  Unconfirmed events are bounded by `unconfirmed_max`.
+ *
+ * It belongs to one connection and its loop.  It declares its exchange when the connection comes up, again after each
+ * reconnect; events that were not confirmed when the link broke end with RPC_LOST, or with RPC_OFFLINE when not a byte of
+ * them had left.
  */
 #ifndef RPCLIB_PUBLISHER_H
 #define RPCLIB_PUBLISHER_H
@@ -28,17 +32,23 @@ struct rpc_publisher_options {
 /* How one event ended: RPC_OK, RPC_REFUSED, RPC_UNKNOWN_SERVICE, RPC_TIMEOUT, RPC_LOST, RPC_OFFLINE, RPC_CANCELLED. */
 typedef void rpc_confirm_fn(enum rpc_status status, void *arg);
 
-/* NULL when out of memory. */
+/* NULL when out of memory, or when `source` is too long for the name of an exchange (AMQP's 255 bytes). */
 struct rpc_publisher *rpc_publisher_new(struct rpc_connection *connection, const struct rpc_publisher_options *options);
 
 /* Events not confirmed yet end with RPC_CANCELLED, from inside this call.  Not from inside a rpc_confirm_fn. */
 void rpc_publisher_free(struct rpc_publisher *publisher); /* NULL is fine */
 
+/* Whether an event published now would be sent: connected, not blocked, exchange there. */
 bool rpc_publisher_ready(const struct rpc_publisher *publisher);
 
 /*
  * Publish one event; `data` is its body as JSON; `context` may be NULL, `done` may not.  It runs exactly once if this returns
- * RPC_OK, from the loop.  Else nothing was sent: RPC_BUSY, RPC_OFFLINE, RPC_BLOCKED, RPC_TOO_LARGE, RPC_NO_MEMORY.
+ * RPC_OK, from the loop.  Else nothing was sent:
+ *   RPC_BUSY       as many events unconfirmed, or bytes unsent, as their bounds allow; try again after a confirm
+ *   RPC_OFFLINE    not connected; try again when on_ready runs
+ *   RPC_BLOCKED    the broker takes no messages for now; on_ready runs when it does
+ *   RPC_TOO_LARGE  the message is larger than RPC_MESSAGE_SIZE_MAX, event_type longer than RPC_NAME_SIZE_MAX
+ *   RPC_NO_MEMORY
  */
 enum rpc_status rpc_publish(struct rpc_publisher *publisher, const char *event_type, struct rpc_bytes data,
                             const struct rpc_context *context, rpc_confirm_fn *done, void *arg);

@@ -2,8 +2,8 @@
  * rpc_resolve: a host's addresses, looked up without holding up the loop.
  *
  * getaddrinfo() blocks for as long as the name servers please, so a name is looked up in a thread of its own, which lives
- * for that one question; an address needs none, nor does "localhost".  It is the only thread of the library, and it shares nothing with the
- * loop but its answer.
+ * for that one question; an address needs none, nor does "localhost".  It is the only thread of the library, and it shares
+ * nothing with the loop but its answer.
  */
 #ifndef RPCLIB_RESOLVE_H
 #define RPCLIB_RESOLVE_H

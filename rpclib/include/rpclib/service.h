@@ -79,7 +79,7 @@ struct rpc_service_options {
     const struct rpc_event_handler *event_handlers;
     size_t event_handlers_count;
     uint16_t prefetch;    /* MAX_WORKERS; 0: 10, Nameko's default */
-    const char *exchange; /* NULL: "nameko-rpc" */
+    const char *exchange; /* NULL: "nameko-rpc"; copied */
     /*
      * Keep what cannot be handled in the queue `<name>.dead-letters`, with cause, attempts, time and where it came from in
      * its headers (x-airship-...): messages that are no requests or no events, and events that were rejected or failed too
@@ -93,7 +93,7 @@ struct rpc_service_options {
     void *arg;
 };
 
-/* NULL when out of memory. */
+/* NULL when out of memory, or when names are too long together for the name of a queue (AMQP's 255 bytes). */
 struct rpc_service *rpc_service_new(struct rpc_connection *connection, const struct rpc_service_options *options);
 
 /* Whether all queues are being consumed now. */
@@ -128,7 +128,13 @@ void rpc_service_free(struct rpc_service *service); /* NULL is fine */
 /* Messages with a handler now: events, and requests; those that came in one message count once. */
 uint32_t rpc_service_in_flight(const struct rpc_service *service);
 
-/* --- one request --- */
+/*
+ * --- one request ---
+ *
+ * Each answer lets the request go.  One that cannot be sent, because the link is lost or the output is full, is dropped: the
+ * request was not acknowledged, so the broker delivers it again.  One larger than RPC_MESSAGE_SIZE_MAX is an
+ * UnexpectedError instead.
+ */
 
 /* The result as JSON text (one sound value; it is not checked again). */
 void rpc_incoming_answer(struct rpc_incoming *request, struct rpc_bytes result);
@@ -173,6 +179,7 @@ void rpc_event_reject(struct rpc_event *event, const char *cause);
  */
 bool rpc_event_standby(const struct rpc_event *event);
 bool rpc_event_redelivered(const struct rpc_event *event);
+/* For the calls and events this event causes; NULL when out of memory.  Owned by the event. */
 struct rpc_context *rpc_event_context(struct rpc_event *event);
 
 struct rpc_service_stats {
