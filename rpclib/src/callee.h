@@ -34,7 +34,7 @@ struct callee_batch {
     struct callee_batch *previous, *next;
     unsigned open; /* calls in flight, and one more while somebody works on it */
     int timeout_min_ms, timeout_max_ms;
-    char correlation_id[CORRELATION_ID_SIZE];
+    char correlation_id[RPC_UUID_SIZE];
     rpc_call_id calls[BATCH_MESSAGES_MAX]; /* in the order of its entries */
     struct batch batch;
 };

@@ -1,9 +1,6 @@
 #include "calls.h"
 
-#include <assert.h>
 #include <stdlib.h>
-
-#include "uuid.h"
 
 #define CALLS_MAX 1000000u
 
@@ -73,7 +70,7 @@ struct call *calls_find(const struct calls *calls, struct rpc_bytes correlation_
 {
     struct call *call;
 
-    if (correlation_id.size != CORRELATION_ID_SIZE - 1)
+    if (correlation_id.size != RPC_UUID_SIZE - 1)
         return NULL;
     call = *bucket_of(calls, correlation_id.data);
     while (call != NULL && memcmp(call->correlation_id, correlation_id.data, correlation_id.size) != 0)

@@ -6,8 +6,7 @@
 #define RPCLIB_SRC_CALLS_H
 
 #include "rpclib/client.h"
-
-#define CORRELATION_ID_SIZE 37 /* a UUID as text, and NUL */
+#include "uuid.h"
 
 #define CALL_NOT_APPENDED UINT64_MAX
 
@@ -15,7 +14,7 @@ struct callee;
 struct callee_batch;
 
 struct call {
-    char correlation_id[CORRELATION_ID_SIZE];
+    char correlation_id[RPC_UUID_SIZE];
     uint64_t deadline_ms;
     uint64_t position; /* of its first byte in the connection's output; CALL_NOT_APPENDED until the turn ends */
     bool again;        /* sent for the second time: whatever became of the first may have been executed */

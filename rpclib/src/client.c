@@ -25,7 +25,7 @@ struct rpc_client {
     struct calls *calls;
     bool batches; /* several calls may share a message */
     struct callees callees;
-    char reply_to[CORRELATION_ID_SIZE]; /* a new one for each channel: the old queue may still be held by a dead link */
+    char reply_to[RPC_UUID_SIZE]; /* a new one for each channel: the old queue may still be held by a dead link */
     struct rpc_loop_timer *timer;
     uint64_t timer_at_ms; /* when it will run; UINT64_MAX while it is stopped */
     struct buffer body, properties;

@@ -17,10 +17,10 @@
 #include "uuid.h"
 
 #define PREFIX       "nameko."
-#define STACK_KEY    PREFIX "call_id_stack"
-#define POOL_PAGE    1024 /* most contexts fit into one page */
-#define KEY_SIZE_MAX 255  /* AMQP's short string */
-#define NESTING_MAX  8    /* of a header's value, where it becomes JSON */
+#define STACK        "call_id_stack" /* behind the prefix */
+#define POOL_PAGE    1024            /* most contexts fit into one page */
+#define KEY_SIZE_MAX 255             /* AMQP's short string */
+#define NESTING_MAX  8               /* of a header's value, where it becomes JSON */
 #define ENTRIES_FEW  8
 #define ROOM_SIZE    256 /* call stack of a first call, a trace, and some more */
 
@@ -195,7 +195,7 @@ static bool call_id_new(struct rpc_context *context, const char *service, const 
 /* Put this call's own id on the stack, behind the last of its parents. */
 static bool context_push_call(struct rpc_context *context, const char *service, const char *method)
 {
-    amqp_table_entry_t *entry = context_entry(context, rpc_bytes_of(&STACK_KEY[sizeof(PREFIX) - 1]));
+    amqp_table_entry_t *entry = context_entry(context, RPC_BYTES(STACK));
     int parents = 0, first = 0;
     amqp_field_value_t *stack;
 
@@ -241,7 +241,7 @@ static void context_take_headers(struct rpc_context *context, const amqp_table_t
 
         if (header->value.kind == AMQP_FIELD_KIND_VOID)
             continue;
-        if (rpc_bytes_equal(key, &STACK_KEY[sizeof(PREFIX) - 1]) && !stack_is_sound(&header->value))
+        if (rpc_bytes_equal(key, STACK) && !stack_is_sound(&header->value))
             continue;
         entry = context_entry(context, key);
         if (entry != NULL) /* else there are too many: the first ones are kept */
@@ -258,7 +258,7 @@ struct rpc_context *context_new_incoming(struct rpc_bytes raw_properties, const 
     if (context == NULL)
         return NULL;
     /* The call stack's place first: there may be more headers than a context holds. */
-    if (context_entry(context, rpc_bytes_of(&STACK_KEY[sizeof(PREFIX) - 1])) == NULL) {
+    if (context_entry(context, RPC_BYTES(STACK)) == NULL) {
         rpc_context_free(context);
         return NULL;
     }

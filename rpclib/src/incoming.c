@@ -130,7 +130,7 @@ void rpc_incoming_fail(struct rpc_incoming *request, const char *name, const cha
 
 void rpc_incoming_fail_unexpected(struct rpc_incoming *request, const char *cause)
 {
-    char reference[37];
+    char reference[RPC_UUID_SIZE];
 
     if (incoming_orphaned(request))
         return;

@@ -1,4 +1,4 @@
-/* What amqp.c (the connection) and channel.c (one channel of it) know of each other. */
+/* What mq.c (the connection) and channel.c (one channel of it) know of each other. */
 #ifndef RPCLIB_SRC_AMQP_STATE_H
 #define RPCLIB_SRC_AMQP_STATE_H
 
@@ -17,7 +17,7 @@ enum content_state { CONTENT_NONE, CONTENT_HEADER, CONTENT_BODY };
 /* The message that is arriving.  Its texts and properties lie in the codec's pool until the last frame is in. */
 struct content {
     enum content_state state;
-    bool returned; /* a basic.return, else a basic.deliver */
+    bool returned; /* a basic.return, else a basic.deliver or basic.get-ok */
     uint16_t return_code;
     struct mq_delivery delivery;
     uint64_t size;        /* the body's, as its header says */
