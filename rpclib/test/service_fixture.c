@@ -12,6 +12,7 @@
 #include <jansson.h>
 
 #include "rpclib/log.h"
+#include "session.h"
 
 struct rpc_service *service;
 struct rpc_incoming *held[HELD_MAX];
@@ -218,4 +219,26 @@ void event(unsigned channel, const char *body)
 {
     peer_deliver((uint16_t)channel, 1, false, "order_created", &(amqp_basic_properties_t){0}, rpc_bytes_of(body));
     peer_run();
+}
+
+void silence_is_given_up(void)
+{
+    unsigned handshakes = peer.handshakes;
+
+    assert_true(peer.holds_answers);
+    peer_block(true);
+    peer_advance(SESSION_SETUP_MAX_MS);
+    assert_false(rpc_service_ready(service));
+    assert_int_equal(peer.handshakes, handshakes);
+    peer_block(false);
+    peer_advance(SESSION_SETUP_MAX_MS - 1);
+    assert_false(rpc_service_ready(service));
+    assert_int_equal(peer.handshakes, handshakes);
+    peer.holds_answers = false;
+    peer_advance(1 + RPC_RECONNECT_MAX_MS);
+    assert_int_equal(peer.handshakes, handshakes + 1);
+    assert_true(rpc_service_ready(service));
+    peer_advance(SESSION_SETUP_MAX_MS);
+    assert_true(rpc_service_ready(service));
+    assert_int_equal(peer.handshakes, handshakes + 1);
 }

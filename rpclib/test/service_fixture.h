@@ -38,6 +38,12 @@ void start(size_t handlers_count);
 /* An event arrives. */
 void event(unsigned channel, const char *body);
 
+/*
+ * A broker that goes on shaking hands answers nothing that the service asked.  It is given up after SESSION_SETUP_MAX_MS, but
+ * not while it is in an alarm; then it answers, and the service is ready.
+ */
+void silence_is_given_up(void);
+
 /* For cmocka: a connection that is up and no service yet; and nothing left of them. */
 int setup(void **state);
 int teardown(void **state);
