@@ -176,6 +176,19 @@ static bool on_handshake(const amqp_method_t *method)
 
 #define SHOWN(text) (int)(text).len, (const char *)(text).bytes
 
+/* A passive one asks who consumes the queue. */
+static void on_queue_declare(uint16_t channel, const amqp_queue_declare_t *m)
+{
+    if (m->passive)
+        story_tell(peer.story, "%d look", channel);
+    else
+        story_tell(peer.declared, "%d queue %.*s%s%s%s%s", channel, SHOWN(m->queue), m->durable ? " durable" : "",
+                   m->exclusive ? " exclusive" : "", m->auto_delete ? " auto-delete" : "",
+                   m->arguments.num_entries > 0 ? " ARGUMENTS" : "");
+    PEER_METHOD(channel, QUEUE_DECLARE_OK, queue_declare_ok, .queue = m->queue,
+                .consumer_count = m->passive ? peer.consumers : 0);
+}
+
 /* Says yes to what must be answered. */
 static bool on_question(uint16_t channel, const amqp_method_t *method)
 {
@@ -193,20 +206,9 @@ static bool on_question(uint16_t channel, const amqp_method_t *method)
         PEER_METHOD(channel, EXCHANGE_DECLARE_OK, exchange_declare_ok, 0);
         return true;
     }
-    case AMQP_QUEUE_DECLARE_METHOD: {
-        const amqp_queue_declare_t *m = decoded;
-        if (m->passive) {
-            story_tell(peer.story, "%d look", channel);
-            PEER_METHOD(channel, QUEUE_DECLARE_OK, queue_declare_ok, .queue = m->queue,
-                        .consumer_count = peer.consumers);
-            return true;
-        }
-        story_tell(peer.declared, "%d queue %.*s%s%s%s%s", channel, SHOWN(m->queue), m->durable ? " durable" : "",
-                   m->exclusive ? " exclusive" : "", m->auto_delete ? " auto-delete" : "",
-                   m->arguments.num_entries > 0 ? " ARGUMENTS" : "");
-        PEER_METHOD(channel, QUEUE_DECLARE_OK, queue_declare_ok, .queue = m->queue);
+    case AMQP_QUEUE_DECLARE_METHOD:
+        on_queue_declare(channel, decoded);
         return true;
-    }
     case AMQP_QUEUE_BIND_METHOD: {
         const amqp_queue_bind_t *m = decoded;
         story_tell(peer.declared, "%d bind %.*s to %.*s by %.*s", channel, SHOWN(m->queue), SHOWN(m->exchange),
