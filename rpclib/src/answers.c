@@ -4,15 +4,13 @@
 #include "incoming.h"
 #include "wire.h"
 
-static amqp_basic_properties_t answer_properties(const struct envelope *to)
+static void answer_properties(amqp_basic_properties_t *out, const struct envelope *to)
 {
-    amqp_basic_properties_t properties = wire_properties(WIRE_TRANSIENT);
-
+    wire_properties(out, WIRE_TRANSIENT);
     if (to->takes_batches) {
-        properties._flags |= AMQP_BASIC_APP_ID_FLAG;
-        properties.app_id = frame_bytes(RPC_BYTES(BATCH_APP_ID));
+        out->_flags |= AMQP_BASIC_APP_ID_FLAG;
+        out->app_id = frame_bytes(RPC_BYTES(BATCH_APP_ID));
     }
-    return properties;
 }
 
 static enum rpc_status answer_publish(const struct rpc_incoming *request, struct mq_channel *channel,
@@ -28,8 +26,9 @@ static enum rpc_status answer_publish(const struct rpc_incoming *request, struct
 enum rpc_status answers_send_one(const struct rpc_incoming *request, struct mq_channel *channel, struct rpc_bytes body)
 {
     const struct envelope *envelope = &request->envelope;
-    amqp_basic_properties_t properties = answer_properties(envelope);
+    amqp_basic_properties_t properties;
 
+    answer_properties(&properties, envelope);
     if (envelope->content_type[0] != '\0')
         properties.content_type = amqp_cstring_bytes(envelope->content_type);
     if (envelope->correlation_id[0] != '\0') {
@@ -44,9 +43,10 @@ enum rpc_status answers_send_one(const struct rpc_incoming *request, struct mq_c
 static enum rpc_status answers_send_batch(const struct answers *answers, struct mq_channel *channel)
 {
     const struct rpc_incoming *first = answers->waiting.first;
-    amqp_basic_properties_t properties = answer_properties(&first->envelope);
     amqp_table_entry_t header = batch_header(&answers->batch);
+    amqp_basic_properties_t properties;
 
+    answer_properties(&properties, &first->envelope);
     properties._flags |= AMQP_BASIC_HEADERS_FLAG;
     properties.headers = (amqp_table_t){.num_entries = 1, .entries = &header};
     return answer_publish(first, channel, &properties, batch_body(&answers->batch));

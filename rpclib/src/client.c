@@ -71,7 +71,7 @@ static bool outgoing_init(struct outgoing *out, const struct rpc_client *client,
 
     if (key_size == 0)
         return false;
-    out->properties = wire_properties(WIRE_TRANSIENT);
+    wire_properties(&out->properties, WIRE_TRANSIENT);
     out->properties._flags |= AMQP_BASIC_CORRELATION_ID_FLAG | AMQP_BASIC_REPLY_TO_FLAG | AMQP_BASIC_EXPIRATION_FLAG;
     out->properties.correlation_id = amqp_cstring_bytes(correlation_id);
     out->properties.reply_to = amqp_cstring_bytes(client->reply_to);

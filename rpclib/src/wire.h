@@ -26,9 +26,9 @@
 /* --- properties --- */
 
 /* What every message of Nameko's says: JSON in UTF-8, of no priority.  The rest is its sender's to add. */
-static inline amqp_basic_properties_t wire_properties(uint8_t delivery_mode)
+static inline void wire_properties(amqp_basic_properties_t *out, uint8_t delivery_mode)
 {
-    return (amqp_basic_properties_t){
+    *out = (amqp_basic_properties_t){
         ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
                   AMQP_BASIC_PRIORITY_FLAG,
         .content_type = frame_bytes(RPC_BYTES(WIRE_CONTENT_TYPE)),
