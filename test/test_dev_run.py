@@ -152,6 +152,15 @@ def refused(run, *parts):
         assert part in lines[0]
 
 
+def test_make_builds_where_the_path_holds_a_space(tmp_path):
+    build = tmp_path / "a shop" / "build"
+    build.mkdir(parents=True)
+    (build / "build.ninja").write_text("rule touch\n  command = touch $out\nbuild built: touch\n")
+    made = subprocess.run(["make", "-C", CHECKOUT, f"BUILD_DIR={build}"], capture_output=True, text=True, timeout=60)
+    assert made.returncode == 0, made.stderr
+    assert (build / "built").exists()
+
+
 # ---- the whole of it -------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
