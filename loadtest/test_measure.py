@@ -25,8 +25,7 @@ import bench as benchmark  # noqa: E402
 import table  # noqa: E402
 from measure import ceilings, figures, invariants, load, machine, peers, plots, processes  # noqa: E402
 from measure.report import Report  # noqa: E402
-from measure.runs import ECHOES, Bench  # noqa: E402
-from measure.servers import CHECKOUT, Servers, Shop  # noqa: E402
+from measure.runs import ECHOES, one_shop  # noqa: E402
 from measure.waiting import wait_until  # noqa: E402
 
 PRODUCTS, ORDERS = 1000, 2000
@@ -37,19 +36,8 @@ WAIT_S = 10
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("bench")
-    for folder in (directory, *directory.parents[:2]):
-        folder.chmod(0o755)  # PostgreSQL may run as another user
-    servers = Servers(directory / "servers")
-    bench = Bench(servers, (CHECKOUT / os.environ.get("BUILD_DIR", "build")).resolve(), directory, 1)
-    try:
-        servers.start()
-        (room,) = servers.make_rooms(["shop"])
-        bench.shop(Shop(room, bench.build_dir))
+    with one_shop(tmp_path_factory.mktemp("bench"), "shop") as bench:
         yield bench
-    finally:
-        bench.stop()
-        servers.stop()
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """The runs of a benchmark, one after the other, each checked before it counts."""
+import os
 import subprocess
 import threading
 import urllib.request
+from contextlib import contextmanager
 
 from . import data, invariants, load, processes
 from .ceilings import Commands, Database, Echo, Statements, redis_commands
 from .figures import Measurements
 from .peers import LOADS, PEERS
+from .servers import CHECKOUT, Servers, Shop
 from .terminal import note, note_end, say
 
 PRODUCTS, ORDERS = 1000, 10_000  # what the shop holds, where its size is not the question
@@ -318,6 +321,23 @@ class Bench:
                 with Scraper(workloads[name].shop.metrics_ports):
                     self.closed(workloads[name], "get_product", connections, f"get_product {name}", seconds)
         note_end()
+
+
+@contextmanager
+def one_shop(directory, name, peer=None):
+    """Servers with one room and a shop in it, for tests; BUILD_DIR names the build folder."""
+    for folder in (directory, *directory.parents[:2]):
+        folder.chmod(0o755)  # PostgreSQL may run as another user
+    servers = Servers(directory / "servers")
+    bench = Bench(servers, (CHECKOUT / os.environ.get("BUILD_DIR", "build")).resolve(), directory, 1)
+    try:
+        servers.start()
+        (room,) = servers.make_rooms([name])
+        bench.shop(Shop(room, bench.build_dir, peer))
+        yield bench
+    finally:
+        bench.stop()
+        servers.stop()
 
 
 class Scraper:

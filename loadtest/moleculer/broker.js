@@ -22,15 +22,8 @@ class Transporter extends Transporters.AMQP {
 
     receive(command, data) {
         const result = super.receive(command, data);
-        return command === EVENT ? result.then(refuseUnhandled) : result;
+        return command === EVENT ? result?.then(refuseUnhandled) : result;
     }
-}
-
-/* Ids need to be different, not random: a counter behind what no other process has. */
-function idsOf(name) {
-    const prefix = `${name}-${process.pid}-${Date.now().toString(36)}-`;
-    let count = 0;
-    return () => prefix + (++count).toString(36);
 }
 
 function createBroker(name) {
@@ -50,7 +43,7 @@ function createBroker(name) {
         validator: false,
         cacher: false,
         internalServices: false,
-        uidGenerator: idsOf(name),
+        internalMiddlewares: false,
         skipProcessEventRegistration: true,
     });
 }

@@ -3,7 +3,6 @@
     /usr/bin/python3 -m pytest -q loadtest/moleculer/test_shop.py     BUILD_DIR names the build folder (build)
 """
 import json
-import os
 import sys
 import urllib.error
 import urllib.request
@@ -17,8 +16,7 @@ sys.path.insert(0, str(HERE.parent))
 sys.dont_write_bytecode = True
 
 from measure import data, invariants, load, peers  # noqa: E402
-from measure.runs import Bench  # noqa: E402
-from measure.servers import CHECKOUT, Servers, Shop  # noqa: E402
+from measure.runs import one_shop  # noqa: E402
 from measure.waiting import wait_until  # noqa: E402
 
 PRODUCTS, ORDERS = 1000, 2000
@@ -32,19 +30,8 @@ PAUSE_MS = 60_000  # longer than it is needed; it is ended
 def bench(tmp_path_factory):
     if not peers.install(peers.MOLECULER):
         pytest.fail("Moleculer is not here (the words above)")
-    directory = tmp_path_factory.mktemp("moleculer")
-    for folder in (directory, *directory.parents[:2]):
-        folder.chmod(0o755)  # PostgreSQL may run as another user
-    servers = Servers(directory / "servers")
-    bench = Bench(servers, (CHECKOUT / os.environ.get("BUILD_DIR", "build")).resolve(), directory, 1)
-    try:
-        servers.start()
-        (room,) = servers.make_rooms(["moleculer"])
-        bench.shop(Shop(room, bench.build_dir, peers.MOLECULER))
+    with one_shop(tmp_path_factory.mktemp("moleculer"), "moleculer", peers.MOLECULER) as bench:
         yield bench
-    finally:
-        bench.stop()
-        servers.stop()
 
 
 @pytest.fixture
