@@ -284,8 +284,10 @@ static void link_on_ping(enum database_status status, const PGresult *rows, void
     struct database_link *link = arg;
 
     (void)rows;
-    if (status != DATABASE_LOST)
-        rpc_loop_timer_start(link->timer, DATABASE_PING_MS);
+    if (status == DATABASE_LOST)
+        return;
+    rpc_loop_timer_start(link->timer, DATABASE_PING_MS);
+    link->options.on_state(link, true, NULL, link->options.arg); /* a late answer had kept statements from it */
 }
 
 /* An idle connection says nothing when its server is gone or frozen: a Sync without a statement asks. */

@@ -47,7 +47,10 @@ struct database_link_options {
     const struct database_statement *statements; /* ended by a NULL name */
     const char *settings;                        /* a SELECT that sets the session up */
     int timeout_ms;                              /* what that allows a statement */
-    /* Ready or not any more; `reason` says why not (for logs; lent).  Called from the loop. */
+    /*
+     * Ready, or not any more; `reason` says why not (for logs; lent).  Called from the loop.  Ready is said again when the
+     * link takes statements again without one of its owner's having ended.
+     */
     void (*on_state)(struct database_link *link, bool ready, const char *reason, void *arg);
     void *arg;
 };

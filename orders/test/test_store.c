@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "database_link.h"
 #include "postgres.h"
 #include "stage.h"
 
@@ -624,6 +625,26 @@ static void test_the_server_freezes(void **state)
     flood_check(&flood);
 }
 
+/* Nothing is sent behind a ping that is not answered; its answer must be what has the waiting sent. */
+static void test_a_late_ping_keeps_nobody_waiting(void **state)
+{
+    struct stage *stage = stage_of(state);
+    uint64_t pinged_ms;
+    struct act *get;
+
+    stage_wait_all_up(stage);
+    ends(act_get(stage, 1), ORDER_STORE_NOT_FOUND);
+    postgres_pause(postgres);
+    pinged_ms = stage_deadline(stage, DATABASE_PING_MS + 10 * DATABASE_SLOW_MS);
+    while (rpc_loop_now_ms(stage->loop) < pinged_ms) /* each connection has asked by then, and too long ago */
+        stage_turn(stage);
+    get = act_get(stage, 1);
+    stage_turn(stage);
+    assert_true(order_store_is_up(stage->store));
+    postgres_resume(postgres);
+    ends(get, ORDER_STORE_NOT_FOUND);
+}
+
 static void test_a_database_that_is_away(void **state)
 {
     struct stage *stage = stage_of(state), late;
@@ -885,6 +906,7 @@ int main(void)
         case_of(test_backends_are_terminated_under_load),
         case_of(test_the_server_is_killed_under_load),
         case_of(test_the_server_freezes),
+        case_of(test_a_late_ping_keeps_nobody_waiting),
         case_of(test_a_database_that_is_away),
         case_of(test_a_lock_holds_up_nobody_else),
         case_of(test_a_key_that_is_held_up_fails_alone),
