@@ -353,6 +353,10 @@ static int peer_read(struct connection *c, size_t *bytes)
     peer->drained = false;
     if (peer->state == PEER_CLOSING)
         return peer_discard(peer);
+    if (peer->state == PEER_SENDING) { /* a refusal that has not left yet: it would be given again for each packet */
+        c->evt.flags &= ~KORE_EVENT_READ;
+        return KORE_RESULT_OK;
+    }
     for (;;) {
         ssize_t got;
 
