@@ -6,6 +6,7 @@ import socket
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -153,6 +154,30 @@ def test_get_order_asks_for_each_product_once_and_all_at_the_same_time(http, bac
     (request,) = backends.of("orders.get_order")
     assert request.parameter(0, "order_id") == 7
     assert len(backends.kept) == 2
+
+
+MEBIBYTE = 1024 * 1024
+
+
+def an_order_of(product_ids):
+    return {"id": 7, "order_details": [{"id": at, **a_line(one)} for at, one in enumerate(product_ids)]}
+
+
+def peak_of_worker(gateway):
+    """The most memory that the process which does the work ever had, in bytes."""
+    children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
+    status = Path(f"/proc/{children[0]}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+
+
+def test_a_large_product_on_many_lines_is_refused_before_it_is_printed(gateway_shop, http, backends):
+    backends.answers["products.get"] = a_product("large", title="x" * MEBIBYTE)
+    backends.answers["orders.get_order"] = an_order_of(["large"] * 32)
+    assert len(http.get("/orders/7").body) > 32 * MEBIBYTE
+    before = peak_of_worker(gateway_shop.the("gateway"))
+    backends.answers["orders.get_order"] = an_order_of(["large"] * 1000)
+    check_error(http.get("/orders/7"), 500, "UNEXPECTED_ERROR", "larger than 64 MiB")
+    assert peak_of_worker(gateway_shop.the("gateway")) < before + 16 * MEBIBYTE
 
 
 def test_post_order_asks_whether_each_product_exists_all_at_the_same_time(http, backends):

@@ -313,17 +313,32 @@ struct answer *flight_answer(struct flight *flight)
     return &flight->answer;
 }
 
+/* Instead of an answer that would find no room; what was made of that does not stay in memory behind this one. */
+static void answer_no_room(struct answer *answer)
+{
+    metrics_count_refusal(METRICS_BOUND_OUTPUT);
+    answer_clear(answer);
+    answer->retry_after = true;
+    answer_error(answer, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Too many large answers are under way."));
+}
+
 void flight_done(struct flight *flight)
 {
     assert(flight->state == FLIGHT_OPEN && flight->answer.status != 0);
     calls_end(flight);
-    if (!peer_has_room(flight->answer.text.size)) {
-        metrics_count_refusal(METRICS_BOUND_OUTPUT);
-        flight->answer.retry_after = true;
-        answer_error(&flight->answer, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Too many large answers are under way."));
-    }
+    if (!peer_has_room(flight->answer.text.size))
+        answer_no_room(&flight->answer);
     flight->state = FLIGHT_ANSWERED;
     http_request_wakeup(flight->http);
+}
+
+bool flight_answer_fits(struct flight *flight, size_t size)
+{
+    if (peer_has_room(size))
+        return true;
+    answer_no_room(&flight->answer);
+    flight_done(flight);
+    return false;
 }
 
 void flight_error(struct flight *flight, int status, const char *code, struct rpc_bytes message)

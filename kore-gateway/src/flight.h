@@ -80,6 +80,9 @@ void *flight_work(const struct flight *flight);
 
 /* --- answering --- */
 
+/* Whether an answer of that size can be sent now: ask before a large one is made.  False when the flight was answered. */
+bool flight_answer_fits(struct flight *flight, size_t size);
+
 /* Answer with what answer_begin() ... answer_end() made of this. */
 struct answer *flight_answer(struct flight *flight);
 void flight_done(struct flight *flight);

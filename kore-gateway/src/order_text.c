@@ -7,6 +7,12 @@
 /* What a line is at least: there are never more of them in the text than it has room for. */
 #define LINE_SIZE_MIN (sizeof("{\"product_id\":\"\"}") - 1)
 
+/* What is put into a line, around the product, the images' root and the product's id. */
+#define BEFORE_PRODUCT ", \"product\": "
+#define BEFORE_IMAGE   ", \"image\": \""
+#define BEFORE_ID      "/"
+#define BEHIND_ID      ".jpg\""
+
 /* "id": an integer, "order_details": an array; of several members of a name the last one counts. */
 static bool order_shape(struct rpc_bytes text, struct rpc_bytes *details)
 {
@@ -77,16 +83,30 @@ void order_text_print(struct text *out, const struct order_text *order, const st
         struct rpc_bytes id = order->products.items[line->product];
 
         text_append(out, (struct rpc_bytes){order->text.data + from, line->end - from});
-        text_append(out, RPC_BYTES(", \"product\": "));
+        text_append(out, RPC_BYTES(BEFORE_PRODUCT));
         text_append(out, products[line->product]);
-        text_append(out, RPC_BYTES(", \"image\": \""));
+        text_append(out, RPC_BYTES(BEFORE_IMAGE));
         text_append(out, image_root);
-        text_append(out, RPC_BYTES("/"));
+        text_append(out, RPC_BYTES(BEFORE_ID));
         text_append(out, (struct rpc_bytes){id.data + 1, id.size - 2}); /* it is JSON already */
-        text_append(out, RPC_BYTES(".jpg\""));
+        text_append(out, RPC_BYTES(BEHIND_ID));
         from = line->end;
     }
     text_append(out, (struct rpc_bytes){order->text.data + from, order->text.size - from});
+}
+
+size_t order_text_size(const struct order_text *order, const struct rpc_bytes products[], struct rpc_bytes image_root)
+{
+    const size_t fixed = sizeof(BEFORE_PRODUCT BEFORE_IMAGE BEFORE_ID BEHIND_ID) - 1 + image_root.size;
+    size_t size = order->text.size;
+
+    for (size_t i = 0; i < order->lines_count; i++) {
+        size_t product = order->lines[i].product;
+
+        size +=
+            fixed + products[product].size + order->products.items[product].size - 2; /* the id without its quotes */
+    }
+    return size;
 }
 
 void order_text_clear(struct order_text *order)

@@ -38,6 +38,9 @@ enum order_text_status order_text_open(struct order_text *out, struct rpc_bytes 
 void order_text_print(struct text *out, const struct order_text *order, const struct rpc_bytes products[],
                       struct rpc_bytes image_root);
 
+/* How many bytes that appends; a product is told of once a line, so few texts may make much. */
+size_t order_text_size(const struct order_text *order, const struct rpc_bytes products[], struct rpc_bytes image_root);
+
 void order_text_clear(struct order_text *order);
 
 #endif

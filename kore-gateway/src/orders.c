@@ -16,6 +16,8 @@
 #define PRODUCTS "products"
 
 #define SHOWN_SIZE_MAX 64u /* bytes of a wrong id that a message repeats */
+#define READ_SIZE_MAX \
+    (64u * 1024 * 1024) /* bytes of an order with its products, as they come and as they are answered */
 
 /* PRODUCT_IMAGE_ROOT as it stands in a JSON string. */
 static struct text image_root;
@@ -117,12 +119,37 @@ static void answer_order_not_found(struct flight *flight)
     flight_error(flight, 404, "ORDER_NOT_FOUND", rpc_bytes_of(message));
 }
 
+static void answer_order_too_large(struct flight *flight)
+{
+    flight_error(flight, 500, "UNEXPECTED_ERROR", RPC_BYTES("The order with its products is larger than 64 MiB."));
+}
+
+_Static_assert(READ_SIZE_MAX == 64u * 1024 * 1024, "the message says so");
+
+/* A thousand lines may be about one large product, so the answer's size is known before it is made. */
+static void read_print(struct flight *flight, const struct rpc_bytes products[])
+{
+    const struct reading *reading = flight_work(flight);
+    size_t size = order_text_size(&reading->order, products, image_root_part());
+    struct answer *answer = flight_answer(flight);
+
+    if (size > READ_SIZE_MAX) {
+        answer_order_too_large(flight);
+        return;
+    }
+    if (!flight_answer_fits(flight, size))
+        return;
+    answer_begin(answer);
+    order_text_print(answer_body(answer), &reading->order, products, image_root_part());
+    answer_end(answer, 200);
+    flight_done(flight);
+}
+
 static void read_answer(struct flight *flight)
 {
-    struct reading *reading = flight_work(flight);
+    const struct reading *reading = flight_work(flight);
     size_t count = reading->order.products.count;
     struct rpc_bytes *products = calloc(count + 1, sizeof(*products));
-    struct answer *answer = flight_answer(flight);
 
     if (products == NULL || reading->bodies.failed) {
         free(products);
@@ -131,11 +158,8 @@ static void read_answer(struct flight *flight)
     }
     for (size_t i = 0; i < count; i++)
         products[i] = (struct rpc_bytes){reading->bodies.data + reading->products[i].at, reading->products[i].size};
-    answer_begin(answer);
-    order_text_print(answer_body(answer), &reading->order, products, image_root_part());
+    read_print(flight, products);
     free(products);
-    answer_end(answer, 200);
-    flight_done(flight);
 }
 
 static void read_on_product(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
@@ -151,6 +175,10 @@ static void read_on_product(struct flight *flight, size_t slot, enum rpc_status 
         }
     } else if (!failure_is(status, reply, PRODUCTS, "NotFound")) {
         failure_answer(flight, FAILURE_OF_READ, PRODUCTS, status, reply);
+        return;
+    }
+    if (reading->bodies.size + product.size > READ_SIZE_MAX) {
+        answer_order_too_large(flight);
         return;
     }
     reading->products[slot] = (struct body){.at = reading->bodies.size, .size = product.size};

@@ -35,6 +35,8 @@ static void becomes(const char *text, const char *const products[], const char *
     order_text_print(&out, &order, lent, RPC_BYTES("http://i"));
     if (!rpc_bytes_equal(text_bytes(&out), expected))
         fail_msg("line %d: got:\n%.*s\nnot:\n%s", line, (int)out.size, out.data, expected);
+    if (order_text_size(&order, lent, RPC_BYTES("http://i")) != out.size)
+        fail_msg("line %d: its size was said to be another", line);
     text_clear(&out);
     order_text_clear(&order);
     free((void *)(uintptr_t)bytes.data);
