@@ -1,4 +1,5 @@
 """SIGTERM under load: what was accepted is finished or handed back, then the program leaves with 0."""
+import signal
 import time
 
 import pytest
@@ -6,9 +7,12 @@ import pytest
 from support.amqp import result_of
 from support.clock import ANSWER_S
 from support.load import Load
+from support.program import PATHS
 from support.shop import a_line, a_product, unique
 
 pytestmark = pytest.mark.faults
+
+ROUNDS_OF_ASKING = 5  # the moment in which nobody listens any more is short
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +75,15 @@ def test_requests_in_flight_are_finished_or_handed_back(make_shop, name):
     else:
         assert answers == [None] * 40
         assert [peer.call("products.get", product["id"]) for product in products] == products
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_asked_again_and_again_on_its_way_out(make_shop, name):
+    """Ctrl-C, and the script's SIGTERM behind it: at whatever moment it comes, the program leaves with 0."""
+    program = make_shop().add(name)
+    for _ in range(ROUNDS_OF_ASKING):
+        program.start().wait_ready()
+        program.signal(signal.SIGINT)
+        while program.running:
+            program.terminate()
+        assert program.wait_exit() == 0, program.tail()

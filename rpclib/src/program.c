@@ -19,6 +19,8 @@
 #define READY_FILE_MODE  0644
 #define SIGNALS_COUNT    2
 
+static const int handled_signals[SIGNALS_COUNT] = {SIGTERM, SIGINT};
+
 struct rpc_program {
     const struct rpc_program_description *description;
     void *state;
@@ -196,10 +198,8 @@ static bool program_listen(struct rpc_program *program)
 
 static bool program_catch_signals(struct rpc_program *program)
 {
-    static const int numbers[SIGNALS_COUNT] = {SIGTERM, SIGINT};
-
     for (size_t i = 0; i < SIGNALS_COUNT; i++) {
-        program->signals[i] = evsignal_new(program->base, numbers[i], program_on_signal, program);
+        program->signals[i] = evsignal_new(program->base, handled_signals[i], program_on_signal, program);
         if (program->signals[i] == NULL || evsignal_add(program->signals[i], NULL) != 0)
             return false;
     }
@@ -246,10 +246,22 @@ static int program_run(struct rpc_program *program)
     return RPC_EXIT_OK;
 }
 
+/* It has left its loop: who asks again gets what is coming anyway.  event_free() brings back what a signal does to others. */
+static void program_block_signals(void)
+{
+    sigset_t stop;
+
+    sigemptyset(&stop);
+    for (size_t i = 0; i < SIGNALS_COUNT; i++)
+        sigaddset(&stop, handled_signals[i]);
+    sigprocmask(SIG_BLOCK, &stop, NULL);
+}
+
 static void program_clear(struct rpc_program *program)
 {
     const char *ready_file = rpc_settings_text(program->settings, "READY_FILE");
 
+    program_block_signals();
     program->description->free(program->state);
     rpc_connection_free(program->connection);
     monitor_free(program->monitor);
