@@ -13,7 +13,7 @@
 #include "store.h"
 #include "turns.h"
 
-#define TIMEOUT_MS       5000 /* of a command, where no test is about it */
+#define TIMEOUT_MS       20000 /* of a command, where no test is about it: megabytes, on a busy machine under sanitizers */
 #define TIMEOUT_SHORT_MS 300
 #define SIZE_UNLIMITED   (16u * 1024 * 1024)
 #define PENDING          (-1) /* no status yet */
