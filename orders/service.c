@@ -41,7 +41,8 @@ struct call {
     struct rpc_incoming *request; /* owned until answered */
     struct order order;           /* owned; what the request brought */
     json_t *argument;             /* owned; for messages that show what the caller wrote */
-    char *headers;                /* owned; the request's context */
+    bool is_change;
+    char *headers; /* owned; the request's context */
 };
 
 /* ---- Errors ------------------------------------------------------------------------------------------------------ */
@@ -112,12 +113,23 @@ static void fail_unavailable(const struct orders_service *service, struct rpc_in
     rpc_incoming_fail(request, "ServiceUnavailable", value);
 }
 
+/* Whoever had the request before may have carried it out, and died before it was answered. */
+static bool may_be_done(const struct call *call, enum order_store_status status)
+{
+    return (status == ORDER_STORE_UNAVAILABLE || status == ORDER_STORE_BUSY) && call->is_change &&
+           rpc_incoming_redelivered(call->request);
+}
+
 /* Every way in which the store may end a request without a result. */
 static void call_fail(const struct call *call, enum order_store_status status)
 {
     struct rpc_incoming *request = call->request;
     char value[VALUE_SIZE];
 
+    if (may_be_done(call, status)) {
+        rpc_incoming_fail(request, "OutcomeUnknown", "it came before; PostgreSQL cannot say now whether it was done");
+        return;
+    }
     switch (status) {
     case ORDER_STORE_NOT_FOUND:
         fail_not_found(request,
@@ -300,9 +312,11 @@ static bool accept_key(struct rpc_incoming *request, struct rpc_bytes *key)
     json_t *text;
     bool is_text;
 
-    *key = (struct rpc_bytes){.data = NULL};
-    if (context != NULL)
-        *key = rpc_context_get(context, "idempotency_key");
+    if (context == NULL) { /* without its key it would be made again when it is sent again */
+        rpc_incoming_fail_unexpected(request, "out of memory");
+        return false;
+    }
+    *key = rpc_context_get(context, "idempotency_key");
     if (key->data == NULL)
         return true;
     text = json_stringn(key->data, key->size); /* NULL unless it is UTF-8 */
@@ -356,6 +370,7 @@ static void create_order(struct rpc_incoming *request, json_t *const arguments[]
         return;
     }
     creation.headers = (struct rpc_bytes){.data = call->headers, .size = size};
+    call->is_change = true;
     call_started(call,
                  order_store_create(service->store, &call->unit, &creation, call_deadline_ms(call), create_on_order));
 }
@@ -421,8 +436,10 @@ static void update_order(struct rpc_incoming *request, json_t *const arguments[]
         return;
     }
     call->order = change;
+    call->is_change = true;
     call_started(call, change.id == 0 ? ORDER_STORE_NOT_FOUND
                                       : order_store_update(service->store, &call->unit, &call->order,
+                                                           rpc_bytes_of(rpc_incoming_correlation_id(request)),
                                                            call_deadline_ms(call), call_on_order));
 }
 
@@ -449,9 +466,12 @@ static void delete_order(struct rpc_incoming *request, json_t *const arguments[]
     if (!accept_id(request, &id, arguments[0]))
         return;
     call = call_new(service, request, arguments[0]);
-    if (call != NULL)
-        call_started(call,
-                     order_store_delete(service->store, &call->unit, id, call_deadline_ms(call), delete_on_deleted));
+    if (call == NULL)
+        return;
+    call->is_change = true;
+    call_started(call,
+                 order_store_delete(service->store, &call->unit, id, rpc_bytes_of(rpc_incoming_correlation_id(request)),
+                                    call_deadline_ms(call), delete_on_deleted));
 }
 
 /* ---- list_orders ------------------------------------------------------------------------------------------------- */

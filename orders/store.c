@@ -33,6 +33,7 @@ enum operation {
     GET,
     UPDATE,
     DELETE,
+    RECALL_DELETION,
     LIST,
     CLAIM_EVENTS,
     RELEASE_EVENTS,
@@ -134,7 +135,11 @@ static struct order_store_unit *unit_of(struct work_unit *work)
     ORDER_COLUMNS "(SELECT id FROM orders WHERE id > $1::int ORDER BY id LIMIT $2::int) AS o" LINES_OF_ORDER         \
     " ORDER BY o.id, d.id LIMIT $3::int"
 
-/* Either all of the lines are there and change, or none does. */
+/*
+ * Either all of the lines are there and change, or none does.  `fresh` is where it is decided whether the request is new:
+ * its key is written, or it is there (it was carried out before), and then nothing changes.  The same request at the same
+ * moment waits here, or at the lines, for this one's end.
+ */
 #define UPDATE_SQL                                                                                                   \
     "WITH asked AS MATERIALIZED ("                                                                                   \
     "  SELECT id, price::numeric AS price, quantity"                                                                 \
@@ -143,23 +148,38 @@ static struct order_store_unit *unit_of(struct work_unit *work)
     "  SELECT id FROM order_details WHERE order_id = $1::int AND id = ANY ($2::int[]) ORDER BY id FOR UPDATE"        \
     "), lacking AS MATERIALIZED ("                                                                                   \
     "  SELECT min(id) AS id FROM asked WHERE id NOT IN (SELECT id FROM target)"                                      \
+    "), fresh AS ("                                                                                                  \
+    "  INSERT INTO order_requests AS known (request_id, order_id, line_ids)"                                         \
+    "    SELECT $5::text, orders.id, '{}' FROM orders, lacking WHERE lacking.id IS NULL AND orders.id = $1::int"     \
+    "    ON CONFLICT (request_id) DO UPDATE SET created_at = now()"                                                  \
+    "         WHERE known.created_at < now() - $6::bigint * interval '1 second'"                                     \
+    "  RETURNING order_id"                                                                                           \
     "), changed AS ("                                                                                                \
     "  UPDATE order_details AS d SET price = asked.price, quantity = asked.quantity, updated_at = " UTC_NOW          \
-    "    FROM asked, lacking WHERE lacking.id IS NULL AND d.id = asked.id AND d.order_id = $1::int"                  \
+    "    FROM asked, fresh WHERE d.id = asked.id AND d.order_id = fresh.order_id"                                    \
     "  RETURNING d.id, d.price, d.quantity"                                                                          \
     "), touched AS ("                                                                                                \
-    "  UPDATE orders SET updated_at = " UTC_NOW " FROM lacking WHERE lacking.id IS NULL AND orders.id = $1::int"     \
+    "  UPDATE orders SET updated_at = " UTC_NOW " FROM fresh WHERE orders.id = fresh.order_id"                       \
     ") SELECT o.id, d.id, d.product_id, coalesce(changed.price, d.price)::text,"                                     \
-    "         coalesce(changed.quantity, d.quantity), lacking.id"                                                    \
+    "         coalesce(changed.quantity, d.quantity), lacking.id, (SELECT count(*) FROM fresh)::int"                 \
     "    FROM lacking CROSS JOIN orders AS o LEFT JOIN order_details AS d ON d.order_id = o.id"                      \
     "         LEFT JOIN changed ON changed.id = d.id"                                                                \
     "   WHERE o.id = $1::int ORDER BY d.id"
 
-/* Its keys stay, so that a repeated request does not make it again, and so does its event: it was acknowledged. */
+/*
+ * Its keys stay, so that a repeated request does not make it again, and so does its event: it was acknowledged.  An id is
+ * never given twice, so only the answer of a repeated deletion needs a key: RECALL_DELETION.
+ */
 #define DELETE_SQL                                                                                                   \
     "WITH lines AS (DELETE FROM order_details WHERE order_id = $1::int),"                                            \
-    "     gone AS (DELETE FROM orders WHERE id = $1::int RETURNING id)"                                              \
+    "     gone AS (DELETE FROM orders WHERE id = $1::int RETURNING id),"                                             \
+    "     known AS (INSERT INTO order_requests (request_id, order_id, line_ids)"                                     \
+    "                 SELECT $2::text, id, '{}' FROM gone ON CONFLICT DO NOTHING)"                                   \
     " SELECT id FROM gone"
+
+#define RECALL_DELETION_SQL                                                                                          \
+    "SELECT order_id FROM order_requests"                                                                            \
+    " WHERE request_id = $1::text AND created_at >= now() - $2::bigint * interval '1 second'"
 
 /* A claim that ends later than any can was made before the database's clock stepped back; it would last as long as the step. */
 #define CLAIM_EVENTS_SQL                                                                                             \
@@ -486,12 +506,20 @@ static bool take_listed(struct work_unit *work, size_t index, const PGresult *ro
     return true;
 }
 
+/* The name of a request to change or delete, and for how long that is known. */
+static void bind_request(struct parameters *parameters, const struct order_store_unit *unit)
+{
+    parameters_add_text(parameters, unit->key);
+    parameters_add_int8(parameters, ORDER_STORE_REQUEST_TTL_S);
+}
+
 static void bind_update(struct parameters *parameters, struct work_unit *const units[], size_t count, void *arg)
 {
     parameters_add_int4(parameters, unit_of(units[0])->order->id);
     bind_lines(parameters, units, count, PARAMETERS_INT4, arg, element_id);
     bind_lines(parameters, units, count, PARAMETERS_TEXT, arg, element_price);
     bind_lines(parameters, units, count, PARAMETERS_INT4, arg, element_quantity);
+    bind_request(parameters, unit_of(units[0]));
 }
 
 static bool take_updated(struct work_unit *work, size_t index, const PGresult *rows, void *arg)
@@ -505,6 +533,8 @@ static bool take_updated(struct work_unit *work, size_t index, const PGresult *r
     } else if (!row_is_null(rows, 0, 5)) {
         unit->status = ORDER_STORE_LINE_NOT_FOUND;
         unit->missing = row_int4(rows, 0, 5);
+    } else if (row_int4(rows, 0, 6) == 0) {
+        unit->next = GET; /* these rows may be older than the change that was made before */
     } else {
         return take_orders(unit, rows, 0, 1);
     }
@@ -516,9 +546,27 @@ static void bind_delete(struct parameters *parameters, struct work_unit *const u
     (void)count;
     (void)arg;
     parameters_add_int4(parameters, unit_of(units[0])->order_id);
+    parameters_add_text(parameters, unit_of(units[0])->key);
 }
 
 static bool take_deleted(struct work_unit *work, size_t index, const PGresult *rows, void *arg)
+{
+    (void)index;
+    (void)arg;
+    if (PQntuples(rows) == 0)
+        unit_of(work)->next = RECALL_DELETION;
+    return true;
+}
+
+static void bind_recall_deletion(struct parameters *parameters, struct work_unit *const units[], size_t count,
+                                 void *arg)
+{
+    (void)count;
+    (void)arg;
+    bind_request(parameters, unit_of(units[0]));
+}
+
+static bool take_recalled_deletion(struct work_unit *work, size_t index, const PGresult *rows, void *arg)
 {
     (void)index;
     (void)arg;
@@ -642,10 +690,28 @@ static const struct work_operation operations[OPERATIONS_COUNT + 1] = {
              .columns = 5,
              .bind = bind_get,
              .take = take_got},
-    [UPDATE] =
-        {.name = "update", .sql = UPDATE_SQL, .batch_max = 1, .columns = 6, .bind = bind_update, .take = take_updated},
-    [DELETE] =
-        {.name = "delete", .sql = DELETE_SQL, .batch_max = 1, .columns = 1, .bind = bind_delete, .take = take_deleted},
+    [UPDATE] = {.name = "update",
+                .sql = UPDATE_SQL,
+                .batch_max = 1,
+                .is_repeatable = true,
+                .columns = 7,
+                .bind = bind_update,
+                .take = take_updated},
+    [DELETE] = {.name = "delete",
+                .sql = DELETE_SQL,
+                .batch_max = 1,
+                .is_repeatable = true,
+                .columns = 1,
+                .bind = bind_delete,
+                .take = take_deleted},
+    [RECALL_DELETION] = {.name = "recall_deletion",
+                         .sql = RECALL_DELETION_SQL,
+                         .batch_max = 1,
+                         .is_read = true,
+                         .is_repeatable = true,
+                         .columns = 1,
+                         .bind = bind_recall_deletion,
+                         .take = take_recalled_deletion},
     [LIST] = {.name = "list",
               .sql = LIST_SQL,
               .batch_max = 1,
@@ -708,11 +774,26 @@ static enum order_store_status status_of(enum work_status status)
     return ORDER_STORE_FAILED;
 }
 
+static void store_on_end(struct work_unit *work, enum work_status status);
+
+/* The request may have been carried out before: its answer is read by a statement that sees what that one did. */
+static void unit_look_back(struct order_store_unit *unit)
+{
+    unit->work.operation = &operations[unit->next];
+    if (work_start(unit->store->work, &unit->work) != WORK_OK)
+        unit->done(unit, ORDER_STORE_UNKNOWN);
+}
+
 static void store_on_end(struct work_unit *work, enum work_status status)
 {
     struct order_store_unit *unit = unit_of(work);
 
-    unit->done(unit, status == WORK_OK ? unit->status : status_of(status));
+    if (status != WORK_OK)
+        unit->done(unit, unit->next != 0 ? ORDER_STORE_UNKNOWN : status_of(status));
+    else if (unit->next != 0 && work->operation != &operations[unit->next])
+        unit_look_back(unit);
+    else
+        unit->done(unit, unit->status);
 }
 
 static enum order_store_status store_start(struct order_store *store, struct order_store_unit *unit,
@@ -757,32 +838,36 @@ static bool hash_print(const struct order_store *store, char out[ORDER_STORE_HAS
 }
 
 /*
- * Name the request: its Idempotency-Key, or else a hash of its correlation id and its body.  The body belongs to that
- * name since a correlation id is only as unique as its sender makes it; who uses one again for another order gets
- * another order.
+ * Name the request by a hash of its correlation id and of what it asks for.  The latter belongs to that name since a
+ * correlation id is only as unique as its sender makes it; who uses one again for something else is another request.
  */
-static bool unit_set_key(struct order_store_unit *unit, const struct order_creation *creation)
+static bool unit_set_request(struct order_store_unit *unit, struct rpc_bytes request_id, const struct text *asked)
 {
-    struct text *text = &unit->store->text;
-    struct rpc_bytes request_id = creation->request_id;
     unsigned char random[SHA256_SIZE];
 
-    unit->order->id = 0;
-    text_reset(text, PARAMETERS_KEEP_SIZE);
-    order_print(text, unit->order);
-    if (text->failed)
+    if (asked->failed)
         return false;
-    if (creation->idempotency_key.data != NULL) {
-        unit->key = creation->idempotency_key;
-        return hash_print(unit->store, unit->request_hash, RPC_BYTES(""), text_bytes(text));
-    }
     if (request_id.size == 0) { /* still to be told apart from others when it is sent again */
         if (RAND_bytes(random, sizeof(random)) != 1)
             return false;
         request_id = (struct rpc_bytes){.data = (const char *)random, .size = sizeof(random)};
     }
     unit->key = (struct rpc_bytes){.data = unit->request_hash, .size = REQUEST_ID_SIZE};
-    return hash_print(unit->store, unit->request_hash, request_id, text_bytes(text));
+    return hash_print(unit->store, unit->request_hash, request_id, text_bytes(asked));
+}
+
+/* What makes an order is known by its Idempotency-Key, if it has one. */
+static bool unit_set_key(struct order_store_unit *unit, const struct order_creation *creation)
+{
+    struct text *text = &unit->store->text;
+
+    unit->order->id = 0;
+    text_reset(text, PARAMETERS_KEEP_SIZE);
+    order_print(text, unit->order);
+    if (creation->idempotency_key.data == NULL)
+        return unit_set_request(unit, creation->request_id, text);
+    unit->key = creation->idempotency_key;
+    return !text->failed && hash_print(unit->store, unit->request_hash, RPC_BYTES(""), text_bytes(text));
 }
 
 enum order_store_status order_store_create(struct order_store *store, struct order_store_unit *unit,
@@ -820,17 +905,35 @@ enum order_store_status order_store_get(struct order_store *store, struct order_
 }
 
 enum order_store_status order_store_update(struct order_store *store, struct order_store_unit *unit,
-                                           struct order *change, uint64_t deadline_ms, order_store_fn *done)
+                                           struct order *change, struct rpc_bytes request_id, uint64_t deadline_ms,
+                                           order_store_fn *done)
 {
+    struct text *asked = &store->text;
+
+    text_reset(asked, PARAMETERS_KEEP_SIZE);
+    text_append(asked, RPC_BYTES("update "));
+    order_print(asked, change);
+    unit->store = store;
     unit->order = change;
+    unit->order_id = change->id;
     unit->work.size = order_size(change);
+    if (!unit_set_request(unit, request_id, asked))
+        return ORDER_STORE_BUSY; /* of memory */
     return store_start(store, unit, UPDATE, deadline_ms, done);
 }
 
 enum order_store_status order_store_delete(struct order_store *store, struct order_store_unit *unit, int32_t id,
-                                           uint64_t deadline_ms, order_store_fn *done)
+                                           struct rpc_bytes request_id, uint64_t deadline_ms, order_store_fn *done)
 {
+    struct text *asked = &store->text;
+
+    text_reset(asked, PARAMETERS_KEEP_SIZE);
+    text_append(asked, RPC_BYTES("delete "));
+    text_append_integer(asked, id);
+    unit->store = store;
     unit->order_id = id;
+    if (!unit_set_request(unit, request_id, asked))
+        return ORDER_STORE_BUSY; /* of memory */
     return store_start(store, unit, DELETE, deadline_ms, done);
 }
 

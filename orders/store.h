@@ -8,6 +8,11 @@
  * What makes an order is one statement and one transaction: the order, its lines, its event in the outbox, and the key
  * under which the request is known.  A request that comes again under its key makes nothing and gets the first one's
  * answer; so the store itself may send a request again whose connection broke, and learns that way what became of it.
+ *
+ * What changes or deletes one is known by its correlation id in the same way: it is carried out once, and what others
+ * changed since stays.  A repeated deletion is answered as the first was.  A repeated change is answered by the order as it
+ * is now, or ORDER_STORE_NOT_FOUND when it has been deleted since.  An error is not remembered, for nothing was done: what
+ * was not found when the request came first is looked for again, and ids are never given twice, so it stays an error.
  */
 #ifndef ORDERS_STORE_H
 #define ORDERS_STORE_H
@@ -71,6 +76,7 @@ struct order_store_unit {
     size_t event_ids_count;
     int32_t limit;
     bool is_event_claimed;
+    unsigned next; /* the operation that reads the answer of a change which was made before; 0: none */
     /* What came of it; lent until `done` returns. */
     const struct order *orders;
     size_t orders_count;
@@ -129,12 +135,16 @@ enum order_store_status order_store_recall(struct order_store *store, struct ord
 enum order_store_status order_store_get(struct order_store *store, struct order_store_unit *unit, int32_t id,
                                         uint64_t deadline_ms, order_store_fn *done);
 
-/* Set price and quantity of the lines in `change`; the unit gets the whole order. */
+/*
+ * Set price and quantity of the lines in `change`; the unit gets the whole order.  `request_id` is the request's correlation
+ * id, here and below; empty: it has none.  It need not stay.
+ */
 enum order_store_status order_store_update(struct order_store *store, struct order_store_unit *unit,
-                                           struct order *change, uint64_t deadline_ms, order_store_fn *done);
+                                           struct order *change, struct rpc_bytes request_id, uint64_t deadline_ms,
+                                           order_store_fn *done);
 
 enum order_store_status order_store_delete(struct order_store *store, struct order_store_unit *unit, int32_t id,
-                                           uint64_t deadline_ms, order_store_fn *done);
+                                           struct rpc_bytes request_id, uint64_t deadline_ms, order_store_fn *done);
 
 enum order_store_status order_store_list(struct order_store *store, struct order_store_unit *unit,
                                          struct order_page page, uint64_t deadline_ms, order_store_fn *done);

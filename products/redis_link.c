@@ -141,6 +141,7 @@ static void link_enter(struct redis_link *link, enum phase phase)
         rpc_loop_timer_start(link->timer, delay_spread(link->delay_ms));
         link->delay_ms = link->delay_ms * 2 < REDIS_RECONNECT_MAX_MS ? link->delay_ms * 2 : REDIS_RECONNECT_MAX_MS;
         break;
+    case PHASE_LOOKING_UP:
     case PHASE_CONNECTING:
         rpc_loop_timer_start(link->timer, REDIS_CONNECT_TIMEOUT_MS);
         break;
@@ -151,7 +152,6 @@ static void link_enter(struct redis_link *link, enum phase phase)
         rpc_loop_timer_start(link->stays, REDIS_STAY_MS);
         link_tell(link, true);
         break;
-    case PHASE_LOOKING_UP:
     case PHASE_GREETING:
     case PHASE_CLOSED:
         break;
@@ -284,11 +284,12 @@ static void greeting_on_reply(redisAsyncContext *redis, void *reply_pointer, voi
     if (reply->type == REDIS_REPLY_ERROR) {
         if (greeting == GREETING_NAME)
             return; /* a courtesy to whoever reads CLIENT LIST, and perhaps not permitted */
-        snprintf(reason, sizeof(reason), "%s%s",
-                 greeting == GREETING_AUTH     ? "it refuses the login: "
-                 : greeting == GREETING_SELECT ? "it refuses the database: "
-                                               : "",
-                 reply->str);
+        /* A server that does not know AUTH shows what came with it, the password too: the error's code must do. */
+        if (greeting == GREETING_AUTH)
+            snprintf(reason, sizeof(reason), "it refuses the login: %.*s", (int)strcspn(reply->str, " "), reply->str);
+        else
+            snprintf(reason, sizeof(reason), "%s%s", greeting == GREETING_SELECT ? "it refuses the database: " : "",
+                     reply->str);
         link_drop(link, reason);
     } else if (greeting == GREETING_QUESTION) {
         link_enter(link, PHASE_UP);
@@ -482,6 +483,10 @@ static void link_on_timer(void *arg)
         link_check_oldest(link);
         break;
     case PHASE_LOOKING_UP:
+        rpc_resolve_cancel(link->lookup);
+        link->lookup = NULL;
+        link_lost(link, "its host's name is not looked up in time");
+        break;
     case PHASE_CLOSED:
         break;
     }

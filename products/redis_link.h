@@ -26,7 +26,7 @@
 #define REDIS_RECONNECT_MIN_MS   50
 #define REDIS_RECONNECT_MAX_MS   2000
 #define REDIS_STAY_MS            2000                /* one that was up for less was not: the outage goes on */
-#define REDIS_CONNECT_TIMEOUT_MS 3000                /* from the TCP connect to the answered question */
+#define REDIS_CONNECT_TIMEOUT_MS 3000                /* a look-up; and from the TCP connect to the answered question */
 #define REDIS_COMMANDS_MAX       8192                /* in flight */
 #define REDIS_OUTPUT_SIZE_MAX    (64u * 1024 * 1024) /* bytes waiting to be written */
 #define REDIS_REPLY_SIZE_MAX     (64u * 1024 * 1024) /* bytes of one reply that have come and cannot be read yet */

@@ -15,7 +15,7 @@
 #define EVENT_ATTEMPTS_MAX 6 /* of an event whose products are damaged; about five minutes in all */
 #define EVENT_RETRY_MIN_MS 100u
 #define EVENT_RETRY_MAX_MS 5000u
-#define CREATED_MARGIN_S   60u   /* a request is remembered for so much longer than the broker keeps it */
+#define REMEMBER_MARGIN_S  60u   /* a request is remembered for so much longer than the broker keeps it */
 #define REFUSAL_LOG_MS     1000u /* at most one line in that time: a full Redis refuses thousands of commands a second */
 #define VALUE_SIZE         256   /* an error's text */
 #define TIME_SIZE          32
@@ -44,6 +44,7 @@ struct call {
     struct products_service *service;
     struct rpc_incoming *request; /* owned until answered */
     json_t *product_id;           /* owned; what get was asked for */
+    bool is_change;
     struct call *next_free;
 };
 
@@ -171,6 +172,7 @@ static struct call *call_new(struct products_service *service, struct rpc_incomi
     call->service = service;
     call->request = request;
     call->product_id = json_incref(product_id);
+    call->is_change = false;
     return call;
 }
 
@@ -182,9 +184,19 @@ static void call_end(struct call *call)
     call->service->calls_free = call;
 }
 
+/* Whoever had the request before may have carried it out, and died before it was answered. */
+static bool may_be_done(const struct call *call, enum product_store_status status)
+{
+    return (status == PRODUCT_STORE_UNAVAILABLE || status == PRODUCT_STORE_BUSY) && call->is_change &&
+           rpc_incoming_redelivered(call->request);
+}
+
 static void call_fail(struct call *call, enum product_store_status status)
 {
-    fail(call->service, call->request, status, json_bytes(call->product_id));
+    if (may_be_done(call, status))
+        rpc_incoming_fail(call->request, "OutcomeUnknown", "it came before; Redis cannot say now whether it was done");
+    else
+        fail(call->service, call->request, status, json_bytes(call->product_id));
     call_end(call);
 }
 
@@ -218,7 +230,7 @@ static bool check_product_id(struct rpc_incoming *request, const json_t *product
 typedef enum product_store_status operation_fn(struct product_store *store, struct product_request *request,
                                                struct rpc_bytes id, product_request_fn *done);
 
-/* get, exists, delete: one command about one id. */
+/* get, exists: one command about one id. */
 static void call_by_id(struct products_service *service, struct rpc_incoming *request, json_t *product_id,
                        operation_fn *operation, product_request_fn *done)
 {
@@ -297,11 +309,6 @@ static void change_on_done(struct product_request *request, enum product_store_s
         call_fail(call, status);
 }
 
-static void delete_product(struct rpc_incoming *request, json_t *const arguments[], void *arg)
-{
-    call_by_id(arg, request, arguments[0], product_store_delete, change_on_done);
-}
-
 /*
  * The broker delivers a request again when the link breaks behind its answer, but none whose expiration has passed.  One
  * that has none may come again for long; a day must do.
@@ -309,30 +316,47 @@ static void delete_product(struct rpc_incoming *request, json_t *const arguments
 static int64_t remember_s(const struct products_service *service, const struct rpc_incoming *request)
 {
     uint64_t deadline_ms = rpc_incoming_deadline_ms(request), now_ms = rpc_loop_now_ms(service->loop);
-    uint64_t left_s = deadline_ms == UINT64_MAX ? PRODUCT_CREATED_TTL_S
-                      : deadline_ms > now_ms    ? (deadline_ms - now_ms) / 1000 + CREATED_MARGIN_S
-                                                : CREATED_MARGIN_S;
+    uint64_t left_s = deadline_ms == UINT64_MAX ? PRODUCT_REQUEST_TTL_S
+                      : deadline_ms > now_ms    ? (deadline_ms - now_ms) / 1000 + REMEMBER_MARGIN_S
+                                                : REMEMBER_MARGIN_S;
 
-    return (int64_t)(left_s < PRODUCT_CREATED_TTL_S ? left_s : PRODUCT_CREATED_TTL_S);
+    return (int64_t)(left_s < PRODUCT_REQUEST_TTL_S ? left_s : PRODUCT_REQUEST_TTL_S);
 }
 
-static enum product_store_status create_start(struct products_service *service, struct call *call,
-                                              const struct product *product)
+/* What a change is known by; false: nobody can tell it from another. */
+static bool call_name_change(struct call *call, struct product_request_name *name)
 {
-    struct product_creation creation = {
-        .product = product,
-        .request_id = rpc_bytes_of(rpc_incoming_correlation_id(call->request)),
-        .remember_s = remember_s(service, call->request),
-    };
+    call->is_change = true;
+    name->request_id = rpc_bytes_of(rpc_incoming_correlation_id(call->request));
+    name->remember_s = remember_s(call->service, call->request);
+    return name->request_id.size > 0;
+}
 
-    if (creation.request_id.size == 0) /* nobody can tell it from another */
-        return product_store_create(service->store, &call->store, product, change_on_done);
-    return product_store_create_once(service->store, &call->store, &creation, change_on_done);
+static void delete_product(struct rpc_incoming *request, json_t *const arguments[], void *arg)
+{
+    struct products_service *service = arg;
+    struct product_request_name name;
+    enum product_store_status status;
+    struct rpc_bytes id;
+    struct call *call;
+
+    if (!check_product_id(request, arguments[0]))
+        return;
+    call = call_new(service, request, arguments[0]);
+    if (call == NULL)
+        return;
+    id = json_bytes(call->product_id);
+    status = call_name_change(call, &name)
+                 ? product_store_delete_once(service->store, &call->store, id, &name, change_on_done)
+                 : product_store_delete(service->store, &call->store, id, change_on_done);
+    if (status != PRODUCT_STORE_OK)
+        call_fail(call, status);
 }
 
 static void create(struct rpc_incoming *request, json_t *const arguments[], void *arg)
 {
     struct products_service *service = arg;
+    struct product_request_name name;
     enum product_store_status status;
     struct product product;
     struct call *call;
@@ -349,7 +373,9 @@ static void create(struct rpc_incoming *request, json_t *const arguments[], void
     call = call_new(service, request, json_object_get(arguments[0], "id"));
     if (call == NULL)
         return;
-    status = create_start(service, call, &product);
+    status = call_name_change(call, &name)
+                 ? product_store_create_once(service->store, &call->store, &product, &name, change_on_done)
+                 : product_store_create(service->store, &call->store, &product, change_on_done);
     if (status != PRODUCT_STORE_OK)
         call_fail(call, status);
 }

@@ -11,7 +11,8 @@
 #define KEY_PREFIX         "products:"
 #define APPLIED_KEY_PREFIX "airship:applied:"
 #define CREATED_KEY_PREFIX "airship:created:"
-#define CREATED_HASH_SIZE  16 /* bytes of the hash that stand in the key */
+#define DELETED_KEY_PREFIX "airship:deleted:"
+#define REQUEST_HASH_SIZE  16 /* bytes of the hash that stand in the key */
 #define DECIMAL_SIZE       24 /* an int64 and its NUL */
 #define LIST_FETCHES_MAX   64 /* products asked for at once: they share the connection with everyone else */
 #define SCRIPT_HASH_SIZE   41 /* SHA-1 in hex, and NUL */
@@ -267,7 +268,21 @@ static const char create_script[] = "if not redis.call('SET', KEYS[2], 1, 'NX', 
                                     "end\n"
                                     "return done\n";
 
-#define CREATED_KEY_SIZE (sizeof(CREATED_KEY_PREFIX) + 2 * CREATED_HASH_SIZE)
+/*
+ * The same for a deletion.  The product goes first: Redis checks its memory limit before a script's first write and not
+ * after it, so that a full one still deletes, and remembers it.
+ */
+static const char delete_script[] = "if redis.call('EXISTS', KEYS[2]) == 1 then\n"
+                                    "    return 0\n"
+                                    "end\n"
+                                    "local done = redis.call('DEL', KEYS[1])\n"
+                                    "redis.call('SET', KEYS[2], 1, 'EX', ARGV[1])\n"
+                                    "return done\n";
+
+#define REQUEST_KEY_PREFIX_SIZE (sizeof(CREATED_KEY_PREFIX) - 1)
+#define REQUEST_KEY_SIZE        (REQUEST_KEY_PREFIX_SIZE + 2 * REQUEST_HASH_SIZE + 1)
+
+_Static_assert(sizeof(CREATED_KEY_PREFIX) == sizeof(DELETED_KEY_PREFIX), "a request's key has room for either prefix");
 
 /* Each text with its size before it: no two requests have the same bytes. */
 static bool hash_add(EVP_MD_CTX *hash, struct rpc_bytes text)
@@ -277,44 +292,58 @@ static bool hash_add(EVP_MD_CTX *hash, struct rpc_bytes text)
     return EVP_DigestUpdate(hash, &size, sizeof(size)) == 1 && EVP_DigestUpdate(hash, text.data, text.size) == 1;
 }
 
-/* False when out of memory. */
-static bool created_key_write(char out[CREATED_KEY_SIZE], EVP_MD_CTX *hash, struct rpc_bytes request_id,
-                              const struct product_texts *texts)
+/* Under which a request is remembered: what it is, who asks, and for what.  False when out of memory. */
+static bool request_key_write(char out[REQUEST_KEY_SIZE], EVP_MD_CTX *hash, const char *prefix,
+                              struct rpc_bytes request_id, const struct rpc_bytes *texts, size_t texts_count)
 {
     unsigned char digest[EVP_MAX_MD_SIZE];
-    char *at = out + sizeof(CREATED_KEY_PREFIX) - 1;
+    char *at = out + REQUEST_KEY_PREFIX_SIZE;
     bool done = EVP_DigestInit_ex(hash, EVP_sha256(), NULL) == 1 && hash_add(hash, request_id);
 
-    for (int field = 0; field < PRODUCT_FIELDS; field++)
-        done = done && hash_add(hash, texts->values[field]);
+    for (size_t i = 0; i < texts_count; i++)
+        done = done && hash_add(hash, texts[i]);
     if (!done || EVP_DigestFinal_ex(hash, digest, NULL) != 1)
         return false;
-    memcpy(out, CREATED_KEY_PREFIX, sizeof(CREATED_KEY_PREFIX));
-    for (int i = 0; i < CREATED_HASH_SIZE; i++, at += 2)
+    memcpy(out, prefix, REQUEST_KEY_PREFIX_SIZE);
+    for (int i = 0; i < REQUEST_HASH_SIZE; i++, at += 2)
         snprintf(at, 3, "%02x", digest[i]);
     return true;
 }
 
-/* The script's whole text each time: it is short, creating is rare, and there is no second way when it is not known. */
-enum product_store_status product_store_create_once(struct product_store *store, struct product_request *request,
-                                                    const struct product_creation *creation, product_request_fn *done)
+/*
+ * `EVAL <script> 2 <the product> <the request> <for how many seconds>`; what it lends stays until the next call.  The
+ * script's whole text each time: it is short, changes are rare, and there is no second way when it is not known.  False
+ * when out of memory.
+ */
+static bool words_begin_once(struct words *words, struct product_store *store, const char *change_script,
+                             struct rpc_bytes id, const char *request_key, struct rpc_bytes remember_s)
 {
-    char created_key[CREATED_KEY_SIZE], remember_s[DECIMAL_SIZE];
+    if (!words_begin(words, store, RPC_BYTES("EVAL"), id))
+        return false;
+    words->count = 1; /* the key comes later */
+    words_add(words, rpc_bytes_of(change_script));
+    words_add(words, RPC_BYTES("2"));
+    words_add(words, json_text_bytes(&store->key));
+    words_add(words, rpc_bytes_of(request_key));
+    words_add(words, remember_s);
+    return true;
+}
+
+enum product_store_status product_store_create_once(struct product_store *store, struct product_request *request,
+                                                    const struct product *product,
+                                                    const struct product_request_name *name, product_request_fn *done)
+{
+    char request_key[REQUEST_KEY_SIZE], remember_s[DECIMAL_SIZE];
     struct product_texts texts;
     struct words words;
 
-    assert(creation->request_id.size > 0 && creation->remember_s >= 1);
-    texts_write(&texts, creation->product);
-    if (!words_begin(&words, store, RPC_BYTES("HSET"), creation->product->id) ||
-        !created_key_write(created_key, store->hash, creation->request_id, &texts))
+    assert(name->request_id.size > 0 && name->remember_s >= 1);
+    texts_write(&texts, product);
+    if (!request_key_write(request_key, store->hash, CREATED_KEY_PREFIX, name->request_id, texts.values,
+                           PRODUCT_FIELDS) ||
+        !words_begin_once(&words, store, create_script, product->id, request_key,
+                          decimal(remember_s, name->remember_s)))
         return PRODUCT_STORE_NO_MEMORY;
-    words.count = 0; /* only for its key */
-    words_add(&words, RPC_BYTES("EVAL"));
-    words_add(&words, rpc_bytes_of(create_script));
-    words_add(&words, RPC_BYTES("2"));
-    words_add(&words, json_text_bytes(&store->key));
-    words_add(&words, rpc_bytes_of(created_key));
-    words_add(&words, decimal(remember_s, creation->remember_s));
     words_add_fields(&words, &texts);
     request->store = store;
     request->done = done;
@@ -327,6 +356,22 @@ enum product_store_status product_store_delete(struct product_store *store, stru
     struct words words;
 
     if (!words_begin(&words, store, RPC_BYTES("DEL"), id))
+        return PRODUCT_STORE_NO_MEMORY;
+    request->store = store;
+    request->done = done;
+    return words_send(&words, store, &request->command, change_on_reply);
+}
+
+enum product_store_status product_store_delete_once(struct product_store *store, struct product_request *request,
+                                                    struct rpc_bytes id, const struct product_request_name *name,
+                                                    product_request_fn *done)
+{
+    char request_key[REQUEST_KEY_SIZE], remember_s[DECIMAL_SIZE];
+    struct words words;
+
+    assert(name->request_id.size > 0 && name->remember_s >= 1);
+    if (!request_key_write(request_key, store->hash, DELETED_KEY_PREFIX, name->request_id, &id, 1) ||
+        !words_begin_once(&words, store, delete_script, id, request_key, decimal(remember_s, name->remember_s)))
         return PRODUCT_STORE_NO_MEMORY;
     request->store = store;
     request->done = done;

@@ -3,7 +3,7 @@
  *
  * One hash a product, key `products:<id>`, fields id, title, passenger_capacity, maximum_speed, in_stock, all text: as the
  * Python original has them.  What is remembered of orders lies under `airship:applied:<order id>`, of requests under
- * `airship:created:<hash>`: see product_store_apply() and product_store_create_once().
+ * `airship:created:<hash>` and `airship:deleted:<hash>`: see product_store_apply() and struct product_request_name.
  *
  * Operations never block; each takes the memory of a request struct that its caller keeps until `done` ran.  A function
  * that returns PRODUCT_STORE_OK runs `done` exactly once, later, from the loop; any other result means that nothing was
@@ -26,7 +26,7 @@
 
 #define PRODUCT_LIST_MAX          100000          /* products of one list */
 #define PRODUCT_LISTS_MAX         4               /* lists under way at once: each may hold much memory */
-#define PRODUCT_CREATED_TTL_S     (24 * 3600)     /* how long a request to create is remembered, at most */
+#define PRODUCT_REQUEST_TTL_S     (24 * 3600)     /* how long a request to create or delete is remembered, at most */
 #define PRODUCT_APPLIED_TTL_S     (7 * 24 * 3600) /* how long an order is remembered, by default */
 #define PRODUCT_APPLY_CHANGES_MAX 500 /* products that one run of the script changes: it holds up the server */
 
@@ -102,25 +102,30 @@ enum product_store_status product_store_exists(struct product_store *store, stru
 enum product_store_status product_store_create(struct product_store *store, struct product_request *request,
                                                const struct product *product, product_request_fn *done);
 
-struct product_creation {
-    const struct product *product; /* lent until the call returns */
-    struct rpc_bytes request_id;   /* the request's correlation id; not empty */
-    int64_t remember_s;            /* for how long it may come again: 1..PRODUCT_CREATED_TTL_S */
-};
-
 /*
- * The same, once for each request: one that was carried out changes nothing when it comes again, and ends the same way.
- * Between the two an order may have lowered the stock, or somebody may have replaced or deleted the product.
+ * What a request is known by.  A change of that name is carried out once: one that comes again changes nothing and ends
+ * as the first did.  Between the two an order may have lowered the stock, or somebody may have replaced, deleted or made
+ * the product; all of that was acknowledged.
  *
  * Looking, remembering and writing are one script.  The key holds a hash of request id and product, so that a caller who
- * uses an id again for another product is not taken for himself.
+ * uses an id again for another product is not taken for himself.  Only a change that was carried out is remembered: one
+ * that Redis refused was answered as such, and may be tried when it comes again.
  */
+struct product_request_name {
+    struct rpc_bytes request_id; /* the request's correlation id; not empty */
+    int64_t remember_s;          /* for how long it may come again: 1..PRODUCT_REQUEST_TTL_S */
+};
+
 enum product_store_status product_store_create_once(struct product_store *store, struct product_request *request,
-                                                    const struct product_creation *creation, product_request_fn *done);
+                                                    const struct product *product,
+                                                    const struct product_request_name *name, product_request_fn *done);
 
 /* A product that is not there is deleted too. */
 enum product_store_status product_store_delete(struct product_store *store, struct product_request *request,
                                                struct rpc_bytes id, product_request_fn *done);
+enum product_store_status product_store_delete_once(struct product_store *store, struct product_request *request,
+                                                    struct rpc_bytes id, const struct product_request_name *name,
+                                                    product_request_fn *done);
 
 /* --- all products --- */
 

@@ -1,9 +1,11 @@
 """Calls of one moment share a message between programs of ours; a Nameko service on the same queue never notices."""
 import json
+import struct
 
+import psycopg2
 import pytest
 
-from support.amqp import FakeService
+from support.amqp import FakeService, result_of
 from support.http import raw_get as get
 from support.http import requests_at_once
 from support.shop import a_line, a_product
@@ -136,3 +138,46 @@ def test_a_nameko_service_that_takes_over_refuses_one_and_answers_all(batches, p
         service.stop()
         batches.shop.the("products").start()
         batches.shop.wait_working()
+
+
+# ---- a batch that comes again -----------------------------------------------------------------------------------
+
+
+def send_batch(peer, service, *requests):
+    """Requests (method, arguments) in one message, as a client of rpclib sends them; their correlation ids."""
+    index, bodies, correlation_ids = b"", [], []
+    for method, *arguments in requests:
+        key, body = f"{service}.{method}".encode(), json.dumps({"args": arguments, "kwargs": {}}).encode()
+        properties = peer.properties()
+        encoded = b"".join(properties.encode())
+        index += struct.pack(">B", len(key)) + key + struct.pack(">H", len(encoded)) + encoded + struct.pack(">I", len(body))
+        bodies.append(body)
+        correlation_ids.append(properties.correlation_id)
+    peer.send(f"{service}.{BATCH}", b"[" + b",".join(bodies) + b"]", headers={"rpclib-batch": index})
+    return correlation_ids
+
+
+def a_change(order, quantity):
+    return {"id": order["id"], "order_details": [{"id": order["order_details"][0]["id"], "price": "1", "quantity": quantity}]}
+
+
+def test_what_a_killed_service_had_answered_is_not_done_again(make_shop):
+    """A slow request keeps an answered one unacknowledged; both come again, and what was changed since stays."""
+    shop = make_shop()
+    orders, peer = shop.add("orders", STORE_TIMEOUT_MS="60000").start().wait_ready(), shop.peer()
+    answered, slow = (peer.call("orders.create_order", [a_line("p")]) for _ in range(2))
+    lock = psycopg2.connect(shop.room.postgres_uri)
+    try:
+        with lock.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM order_details WHERE order_id = %s FOR UPDATE", (slow["id"],))
+            first, second = send_batch(peer, "orders", ("update_order", a_change(answered, 2)), ("update_order", a_change(slow, 2)))
+            assert result_of(peer.reply(first))["order_details"][0]["quantity"] == 2
+            assert peer.call("orders.update_order", a_change(answered, 3))["order_details"][0]["quantity"] == 3
+            assert not peer.replies.get(second)
+            orders.kill()
+    finally:
+        lock.close()
+    orders.start().wait_ready()
+    assert result_of(peer.reply(second))["order_details"][0]["quantity"] == 2
+    assert result_of(peer.reply(first))["order_details"][0]["quantity"] == 3
+    assert peer.call("orders.get_order", answered["id"])["order_details"][0]["quantity"] == 3

@@ -23,6 +23,7 @@ from support.shop import a_line, a_product, free_port, unique
 pytestmark = pytest.mark.faults
 
 EVENTS = "evt-orders-order_created--products.handle_order_created"
+SUSPECTS = f"{EVENTS}.retry-0"
 LIMIT_S = RPC_TIMEOUT_SHORT_MS / 1000 + SLACK_S
 
 
@@ -300,39 +301,144 @@ def test_a_client_that_half_closes_has_gone(shop):
 # ---- a consumer that dies of a message --------------------------------------------------------------------------
 
 
-def test_a_consumer_that_is_killed_at_the_same_event_again_and_again(make_shop):
-    """It is delivered again each time; its effect is one.  Nothing bounds how often: queues have no arguments of ours."""
-    shop = make_shop()
-    products, peer, redis = shop.add("products", STORE_TIMEOUT_MS="60000"), shop.peer(), shop.redis()
-    products.start().wait_ready()
-    product = a_product(in_stock=10)
-    peer.call("products.create", product)
-    products.stop()
-    letters = peer.listen_to_dead_letters()
-    details = [{"id": 1, "product_id": product["id"], "price": "1.00", "quantity": 3}]
-    peer.publish_event("orders", "order_created", {"order": {"id": 2_100_000_001, "order_details": details}})
+class Killed:
+    """products, which is killed with events in hand: Redis is paused for whatever writes, so that it never lets one go."""
 
-    def asks_redis():
-        return any(client["name"] == "products" and "b" in client["flags"] for client in redis.client_list())
+    def __init__(self, make_shop, links=False, **environment):
+        self.shop = make_shop(links=links)
+        self.products = self.shop.add("products", STORE_TIMEOUT_MS="60000", **environment)
+        self.peer, self.redis = self.shop.peer(), self.shop.redis()
+        self.products.start().wait_ready()
+        self.product = a_product(in_stock=10)
+        self.peer.call("products.create", self.product)
+        self.products.stop()
+        self.orders = 2_100_000_000
 
-    redis.client_pause(600_000, all=False)  # whatever writes waits
-    try:
-        for _ in range(6):
-            peer.wait_for(lambda: peer.depth(EVENTS) == (1, 0), "the event waits")
-            products.start()
-            wait_until(asks_redis, "products has the event in hand")
-            products.kill()
-            wait_until(lambda: not asks_redis(), "Redis has noticed")
-    finally:
-        redis.client_unpause()
-    assert shop.stock_in_redis(product["id"]) == 10
-    products.start().wait_ready()
-    shop.wait_stock(product["id"], 7)
-    later = dict(details[0], quantity=1)
-    peer.publish_event("orders", "order_created", {"order": {"id": 2_100_000_002, "order_details": [later]}})
-    shop.wait_stock(product["id"], 6)
-    assert not letters
-    assert peer.depth("products.dead-letters")[0] == 0
+    def publish(self, quantity, headers=None):
+        self.orders += 1
+        details = [{"id": 1, "product_id": self.product["id"], "price": "1.00", "quantity": quantity}]
+        order = {"id": self.orders, "order_details": details}
+        self.peer.publish_event("orders", "order_created", {"order": order}, headers=headers)
+
+    def asks_redis(self):
+        return any(client["name"] == "products" and "b" in client["flags"] for client in self.redis.client_list())
+
+    def wait_depth(self, queue, ready):
+        self.peer.wait_for(lambda: self.peer.depth(queue)[0] == ready, f"{ready} in {queue}", RECOVERY_S)
+
+    def start(self):
+        """It starts, and has an event in hand."""
+        self.products.start()
+        wait_until(self.asks_redis, "products has the event in hand", RECOVERY_S)
+
+    def kill(self):
+        self.products.kill()
+        wait_until(lambda: not self.asks_redis(), "Redis has noticed")
+
+    def letters(self):
+        """Headers of the dead letters, which stay."""
+        queue, kept = "products.dead-letters", []
+        for _ in range(self.peer.depth(queue)[0]):
+            method, properties, _ = self.peer.channel.basic_get(queue)
+            kept.append((method.delivery_tag, properties.headers))
+        for tag, _ in kept:
+            self.peer.channel.basic_nack(tag, requeue=True)
+        return [headers for _, headers in kept]
+
+
+@pytest.fixture
+def killed(make_shop):
+    killed = Killed(make_shop)
+    killed.redis.client_pause(600_000, all=False)
+    yield killed
+    killed.redis.client_unpause()
+
+
+LAST_ATTEMPT = {"x-airship-attempts": 5}  # as an event has it that failed five times
+
+
+def test_an_event_that_kills_its_consumer_at_each_attempt_is_a_dead_letter(killed):
+    """Not flagged: handled among others.  Flagged: handled alone.  Flagged there: that attempt has failed; it was the last."""
+    killed.publish(3, headers=LAST_ATTEMPT)
+    killed.wait_depth(EVENTS, 1)
+    killed.start()
+    killed.kill()
+    killed.wait_depth(EVENTS, 1)
+    killed.start()  # alone
+    assert killed.peer.depth(EVENTS)[0] == 0
+    killed.kill()
+    killed.wait_depth(SUSPECTS, 1)
+    killed.products.start()
+    killed.wait_depth("products.dead-letters", 1)
+    (letter,) = killed.letters()
+    assert letter["x-airship-attempts"] == 6
+    assert letter["x-airship-cause"] == "its consumer went away while it was under way alone"
+    assert letter["x-airship-queue"] == EVENTS
+    assert killed.shop.stock_in_redis(killed.product["id"]) == 10
+    killed.redis.client_unpause()
+    killed.publish(1)  # later events are handled
+    killed.shop.wait_stock(killed.product["id"], 9)
+    assert [killed.peer.depth(queue)[0] for queue in (EVENTS, SUSPECTS)] == [0, 0]
+
+
+def test_the_neighbours_of_an_event_that_kills_are_not_counted(killed):
+    """Two consumers die with three events in hand; only the one that was alone with the second has an attempt less."""
+    for quantity in (1, 2, 3):
+        killed.publish(quantity, headers=LAST_ATTEMPT)
+    killed.wait_depth(EVENTS, 3)
+    killed.start()
+    killed.wait_depth(EVENTS, 0)
+    killed.kill()
+    killed.wait_depth(EVENTS, 3)
+    killed.start()
+    killed.wait_depth(SUSPECTS, 2)  # they wait until the first is done
+    killed.kill()
+    killed.wait_depth(SUSPECTS, 3)
+    killed.redis.client_unpause()
+    killed.products.start()
+    killed.shop.wait_stock(killed.product["id"], 5)
+    assert [letter["x-airship-attempts"] for letter in killed.letters()] == [6]
+
+
+def test_an_event_whose_consumer_is_killed_twice_is_handled_later(killed):
+    """One attempt has failed; the next is a second later, and its effect is one."""
+    killed.publish(3)
+    killed.wait_depth(EVENTS, 1)
+    killed.start()
+    killed.kill()
+    killed.wait_depth(EVENTS, 1)
+    killed.start()
+    killed.kill()
+    killed.wait_depth(SUSPECTS, 1)
+    killed.redis.client_unpause()
+    killed.products.start()
+    killed.shop.wait_stock(killed.product["id"], 7)
+    assert killed.products.log().count(b"its consumer went away") == 1
+    assert killed.letters() == []
+
+
+def test_a_service_that_stops_with_events_in_hand_counts_nothing(make_shop):
+    """They wait for Redis and are handed back, however often: a roll-out is no attempt."""
+    killed = Killed(make_shop, links=True, METRICS_PORT=str(free_port()))
+    killed.shop.links["redis"].down()
+    killed.publish(3, headers=LAST_ATTEMPT)
+
+    def has_it_in_hand():
+        try:
+            metrics = Http(int(killed.products.environment["METRICS_PORT"])).get("/metrics", check=False).body
+        except OSError:
+            return False
+        return b"\nproducts_orders_waiting 1\n" in metrics
+
+    for queue in (EVENTS, EVENTS, SUSPECTS, SUSPECTS):
+        killed.wait_depth(queue, 1)
+        killed.products.start()
+        wait_until(has_it_in_hand, f"the event that was in {queue} waits for Redis", RECOVERY_S)
+        killed.products.stop()
+    killed.shop.links["redis"].up()
+    killed.products.start()
+    killed.shop.wait_stock(killed.product["id"], 7)
+    assert killed.letters() == []
 
 
 # ---- locks ------------------------------------------------------------------------------------------------------

@@ -471,7 +471,34 @@ def test_update_with_no_lines_changes_nothing(peer, details):
     assert peer.call("orders.get_order", order["id"]) == order
 
 
+def test_update_that_comes_again_changes_nothing(peer):
+    """As after a lost link: what others changed in between was acknowledged, and stays."""
+    order = create(peer, a_line(unique(), "1.00", 1))
+    line = order["order_details"][0]
+
+    def change(quantity):
+        return {"args": [{"id": order["id"], "order_details": [dict(line, quantity=quantity)]}], "kwargs": {}}
+
+    first = peer.send("orders.update_order", change(2))
+    assert result_of(peer.reply(first))["order_details"][0]["quantity"] == 2
+    assert peer.call("orders.update_order", *change(3)["args"])["order_details"][0]["quantity"] == 3
+    peer.send("orders.update_order", change(2), correlation_id=first)
+    assert result_of(peer.reply(first))["order_details"][0]["quantity"] == 3
+    assert peer.call("orders.get_order", order["id"])["order_details"][0]["quantity"] == 3
+
+
 # ---- delete -----------------------------------------------------------------------------------------------------
+
+
+def test_delete_that_comes_again_is_answered_as_the_first(peer):
+    order = create(peer)
+    body = {"args": [order["id"]], "kwargs": {}}
+    first = peer.send("orders.delete_order", body)
+    answer = peer.reply(first)
+    assert result_of(answer) is None
+    peer.send("orders.delete_order", body, correlation_id=first)
+    assert peer.reply(first).body == answer.body
+    assert_not_found(peer.error("orders.delete_order", order["id"]), order["id"])
 
 
 def test_delete_takes_the_lines_along(shop, peer):

@@ -109,6 +109,23 @@ def test_create_that_comes_again_changes_nothing(shop, peer):
         assert peer.call("products.get", product["id"])["in_stock"] == 6
 
 
+def test_delete_that_comes_again_changes_nothing(shop, peer):
+    """A product that was made anew in between was acknowledged: the deletion before it may not take it."""
+    product = a_product()
+    body = {"args": [product["id"]], "kwargs": {}}
+    for expiration in (None, "60000"):
+        peer.call("products.create", product)
+        first = peer.send("products.delete", body, expiration=expiration)
+        answer = peer.reply(first)
+        assert peer.call("products.exists", product["id"]) is False
+        peer.call("products.create", product)
+        peer.send("products.delete", body, correlation_id=first, expiration=expiration)
+        assert peer.reply(first).body == answer.body
+        assert peer.call("products.get", product["id"]) == product
+    assert peer.call("products.delete", product["id"]) is None
+    assert peer.call("products.exists", product["id"]) is False
+
+
 def test_list_holds_every_product_once(peer):
     products = [make(peer) for _ in range(25)]
     listed = peer.call("products.list")

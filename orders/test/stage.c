@@ -204,21 +204,31 @@ struct act *act_get(struct stage *stage, int32_t id)
         act, order_store_get(stage->store, &act->unit, id, stage_deadline(stage, STAGE_TIMEOUT_MS), act_on_end));
 }
 
-struct act *act_update(struct stage *stage, const char *change)
+struct act *act_update_as(struct stage *stage, const char *request_id, const char *change)
 {
     struct act *act = act_new(stage);
 
     read_order(&act->order, change, true);
-    return act_started(act, order_store_update(stage->store, &act->unit, &act->order,
+    return act_started(act, order_store_update(stage->store, &act->unit, &act->order, rpc_bytes_of(request_id),
+                                               stage_deadline(stage, STAGE_TIMEOUT_MS), act_on_end));
+}
+
+struct act *act_update(struct stage *stage, const char *change)
+{
+    return act_update_as(stage, "", change);
+}
+
+struct act *act_delete_as(struct stage *stage, const char *request_id, int32_t id)
+{
+    struct act *act = act_new(stage);
+
+    return act_started(act, order_store_delete(stage->store, &act->unit, id, rpc_bytes_of(request_id),
                                                stage_deadline(stage, STAGE_TIMEOUT_MS), act_on_end));
 }
 
 struct act *act_delete(struct stage *stage, int32_t id)
 {
-    struct act *act = act_new(stage);
-
-    return act_started(
-        act, order_store_delete(stage->store, &act->unit, id, stage_deadline(stage, STAGE_TIMEOUT_MS), act_on_end));
+    return act_delete_as(stage, "", id);
 }
 
 struct act *act_list(struct stage *stage, int32_t after, int32_t limit)

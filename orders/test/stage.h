@@ -54,6 +54,9 @@ struct act *act_recall(struct stage *stage, const char *lines, const char *key);
 struct act *act_get(struct stage *stage, int32_t id);
 struct act *act_update(struct stage *stage, const char *change);
 struct act *act_delete(struct stage *stage, int32_t id);
+/* The same under a correlation id. */
+struct act *act_update_as(struct stage *stage, const char *request_id, const char *change);
+struct act *act_delete_as(struct stage *stage, const char *request_id, int32_t id);
 struct act *act_list(struct stage *stage, int32_t after, int32_t limit);
 struct act *act_claim(struct stage *stage);
 struct act *act_delete_events(struct stage *stage, const int64_t *ids, size_t count);

@@ -224,6 +224,114 @@ static void test_a_request_that_comes_again(void **state)
     free(first);
 }
 
+#define CHANGE(quantity) "{\"id\":1,\"order_details\":[{\"id\":1,\"price\":\"1.00\",\"quantity\":" quantity "}]}"
+#define CHANGED(quantity) \
+    "{\"id\":1,\"order_details\":[{\"id\":1,\"product_id\":\"a\",\"price\":\"1.00\",\"quantity\":" quantity "}]}"
+#define LINE_OF_A "[{\"product_id\":\"a\",\"price\":\"1.00\",\"quantity\":1}]"
+
+static void test_a_change_that_comes_again(void **state)
+{
+    struct stage *stage = stage_of(state);
+
+    ends(act_create(stage, LINE_OF_A, "request", NULL), ORDER_STORE_OK);
+    ends_with(act_update_as(stage, "request", CHANGE("2")), ORDER_STORE_OK, CHANGED("2"));
+    ends_with(act_update_as(stage, "other", CHANGE("3")), ORDER_STORE_OK, CHANGED("3"));
+    ends_with(act_update_as(stage, "request", CHANGE("2")), ORDER_STORE_OK,
+              CHANGED("3")); /* what others changed stays */
+    ends_with(act_get(stage, 1), ORDER_STORE_OK, CHANGED("3"));
+    ends_with(act_update_as(stage, "request", CHANGE("4")), ORDER_STORE_OK,
+              CHANGED("4"));                                                        /* another, one careless id */
+    ends_with(act_update_as(stage, "", CHANGE("2")), ORDER_STORE_OK, CHANGED("2")); /* without one, each counts */
+    ends_with(act_update_as(stage, "", CHANGE("2")), ORDER_STORE_OK, CHANGED("2"));
+    free(postgres_sql(postgres, "UPDATE order_requests SET created_at = now() - interval '25 h'"));
+    ends_with(act_update_as(stage, "other", CHANGE("3")), ORDER_STORE_OK, CHANGED("3")); /* it has expired */
+    ends_with(act_update_as(stage, "last", CHANGE("4")), ORDER_STORE_OK, CHANGED("4"));
+    ends_with(act_update_as(stage, "other", CHANGE("3")), ORDER_STORE_OK, CHANGED("4")); /* and was taken over */
+    ends(act_delete(stage, 1), ORDER_STORE_OK);
+    ends(act_update_as(stage, "other", CHANGE("3")), ORDER_STORE_NOT_FOUND);
+}
+
+static void test_a_deletion_that_comes_again(void **state)
+{
+    struct stage *stage = stage_of(state);
+
+    ends(act_delete_as(stage, "request", 1), ORDER_STORE_NOT_FOUND);
+    ends(act_delete_as(stage, "request", 1), ORDER_STORE_NOT_FOUND); /* nothing was done: it stays that */
+    ends(act_create(stage, LINE_OF_A, NULL, NULL), ORDER_STORE_OK);
+    ends(act_create(stage, LINE_OF_A, NULL, NULL), ORDER_STORE_OK);
+    ends(act_delete_as(stage, "request", 1), ORDER_STORE_OK);
+    ends(act_delete_as(stage, "request", 1), ORDER_STORE_OK);
+    ends(act_delete_as(stage, "other", 1), ORDER_STORE_NOT_FOUND);
+    ends(act_delete_as(stage, "request", 2), ORDER_STORE_OK);
+    assert_int_equal(number("SELECT count(*) FROM orders"), 0);
+    free(postgres_sql(postgres, "UPDATE order_requests SET created_at = now() - interval '25 h'"));
+    ends(act_delete_as(stage, "request", 1), ORDER_STORE_NOT_FOUND);
+}
+
+/* A change refused leaves no key: it is carried out when it comes again and can be. */
+static void test_an_error_is_not_remembered(void **state)
+{
+    struct stage *stage = stage_of(state);
+
+    ends(act_create(stage, LINE_OF_A, NULL, NULL), ORDER_STORE_OK);
+    ends(act_update_as(stage, "request", "{\"id\":1,\"order_details\":[{\"id\":7,\"price\":1,\"quantity\":1}]}"),
+         ORDER_STORE_LINE_NOT_FOUND);
+    ends(act_update_as(stage, "request", "{\"id\":9,\"order_details\":[]}"), ORDER_STORE_NOT_FOUND);
+    assert_int_equal(number("SELECT count(*) FROM order_requests"), 1);
+    free(postgres_sql(postgres, "BEGIN; SELECT * FROM order_details WHERE id = 1 FOR UPDATE"));
+    ends(act_update_as(stage, "late", CHANGE("2")), ORDER_STORE_UNAVAILABLE);
+    free(postgres_sql(postgres, "ROLLBACK"));
+    assert_int_equal(number("SELECT count(*) FROM order_requests"), 1);
+    ends_with(act_update_as(stage, "late", CHANGE("2")), ORDER_STORE_OK, CHANGED("2"));
+}
+
+/* Two instances have the same request: one carries it out, and the other waits for that and answers the same. */
+static void test_a_change_at_the_same_moment(void **state)
+{
+    struct stage *stage = stage_of(state);
+    struct act *updates[8], *deletes[8];
+    int index;
+
+    stage_wait_all_up(stage);
+    ends(act_create(stage, LINE_OF_A, NULL, NULL), ORDER_STORE_OK);
+    free(postgres_sql(postgres, "BEGIN; SELECT * FROM order_details WHERE id = 1 FOR UPDATE"));
+    for (index = 0; index < 8; index++)
+        updates[index] = act_update_as(stage, "request", CHANGE("2"));
+    while (number("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") < 2)
+        stage_turn(stage);
+    free(postgres_sql(postgres, "ROLLBACK"));
+    for (index = 0; index < 8; index++)
+        ends_with(updates[index], ORDER_STORE_OK, CHANGED("2"));
+    free(postgres_sql(postgres, "BEGIN; SELECT * FROM order_details WHERE id = 1 FOR UPDATE"));
+    for (index = 0; index < 8; index++)
+        deletes[index] = act_delete_as(stage, "request", 1);
+    while (number("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") < 2)
+        stage_turn(stage);
+    free(postgres_sql(postgres, "ROLLBACK"));
+    for (index = 0; index < 8; index++)
+        ends(deletes[index], ORDER_STORE_OK);
+}
+
+static void test_a_change_is_known_after_a_lost_connection(void **state)
+{
+    struct stage *stage = stage_of(state);
+    struct act *update, *delete_act;
+
+    stage_wait_all_up(stage);
+    ends(act_create(stage, LINE_OF_A, NULL, NULL), ORDER_STORE_OK);
+    free(postgres_sql(postgres, "BEGIN; SELECT * FROM order_details WHERE id = 1 FOR UPDATE"));
+    update = act_update_as(stage, "update", CHANGE("2"));
+    delete_act = act_delete_as(stage, "delete", 1);
+    while (number("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") < 2)
+        stage_turn(stage);
+    free(postgres_sql(postgres, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                                " WHERE wait_event_type = 'Lock'; ROLLBACK"));
+    assert_int_equal(act_wait(delete_act), ORDER_STORE_OK);
+    assert_in_range(act_wait(update), ORDER_STORE_OK, ORDER_STORE_NOT_FOUND); /* whichever came first */
+    act_free(update);
+    act_free(delete_act);
+}
+
 static void test_a_key_at_the_same_moment(void **state)
 {
     struct stage other;
@@ -897,6 +1005,11 @@ int main(void)
         case_of(test_keys),
         case_of(test_a_key_that_has_expired_counts_as_absent),
         case_of(test_expired_keys_are_deleted_a_few_at_a_time),
+        case_of(test_a_change_that_comes_again),
+        case_of(test_a_deletion_that_comes_again),
+        case_of(test_an_error_is_not_remembered),
+        case_of(test_a_change_at_the_same_moment),
+        case_of(test_a_change_is_known_after_a_lost_connection),
         case_of(test_update),
         case_of(test_delete),
         case_of(test_list),

@@ -267,7 +267,7 @@ static void act_start(struct act *act, enum kind kind, const char *key, uint64_t
             order_store_list(stage.store, &act->unit, (struct order_page){.after = 0, .limit = 5}, deadline_ms, on_end);
         break;
     case UPDATE:
-        status = order_store_update(stage.store, &act->unit, &act->order, deadline_ms, on_end);
+        status = order_store_update(stage.store, &act->unit, &act->order, RPC_BYTES(""), deadline_ms, on_end);
         break;
     case CLAIM:
         status = order_store_claim_events(stage.store, &act->unit, 5, deadline_ms, on_end);
@@ -279,7 +279,7 @@ static void act_start(struct act *act, enum kind kind, const char *key, uint64_t
         status = order_store_delete_events(stage.store, &act->unit, &event_id, 1, deadline_ms, on_end);
         break;
     case DELETE: /* an order that nobody has made */
-        status = order_store_delete(stage.store, &act->unit, ORDER_ID_MAX, deadline_ms, on_end);
+        status = order_store_delete(stage.store, &act->unit, ORDER_ID_MAX, RPC_BYTES(""), deadline_ms, on_end);
         break;
     case FORGET:
         status = order_store_forget_keys(stage.store, &act->unit, deadline_ms, on_end);

@@ -165,11 +165,20 @@ static int create_once(struct client *client, const char *request_id, const char
 {
     const struct product product = {
         .id = rpc_bytes_of(id), .title = RPC_BYTES("t"), .maximum_speed = 5, .in_stock = in_stock};
-    const struct product_creation creation = {
-        .product = &product, .request_id = rpc_bytes_of(request_id), .remember_s = 100};
+    const struct product_request_name name = {.request_id = rpc_bytes_of(request_id), .remember_s = 100};
     struct answer answer = {.status = PENDING};
 
-    return answer_wait(&answer, product_store_create_once(client->store, &answer.request, &creation, answer_on_done));
+    return answer_wait(&answer,
+                       product_store_create_once(client->store, &answer.request, &product, &name, answer_on_done));
+}
+
+static int delete_once(struct client *client, const char *request_id, const char *id)
+{
+    const struct product_request_name name = {.request_id = rpc_bytes_of(request_id), .remember_s = 100};
+    struct answer answer = {.status = PENDING};
+
+    return answer_wait(
+        &answer, product_store_delete_once(client->store, &answer.request, rpc_bytes_of(id), &name, answer_on_done));
 }
 
 static void make(struct client *client, const char *id, int64_t in_stock)
@@ -373,6 +382,36 @@ static void test_created_once(void **state)
     assert_int_equal(delete (&client, RPC_BYTES("once")), PRODUCT_STORE_OK);
     assert_int_equal(create_once(&client, "r2", "once", 11), PRODUCT_STORE_OK);
     assert_int_equal(exists(&client, RPC_BYTES("once")), PRODUCT_STORE_NOT_FOUND);
+    client_end(&client);
+}
+
+static void test_deleted_once(void **state)
+{
+    struct client client;
+    redisReply *keys;
+
+    (void)state;
+    client_begin(&client, TIMEOUT_MS);
+    make(&client, "once", 10);
+    make(&client, "other", 10);
+    assert_int_equal(delete_once(&client, "r1", "once"), PRODUCT_STORE_OK);
+    assert_int_equal(exists(&client, RPC_BYTES("once")), PRODUCT_STORE_NOT_FOUND);
+    assert_int_equal(create_once(&client, "r2", "once", 11), PRODUCT_STORE_OK);
+    assert_int_equal(delete_once(&client, "r1", "once"), PRODUCT_STORE_OK); /* it comes again */
+    assert_int_equal(stock("once"), 11);
+    assert_int_equal(delete_once(&client, "r1", "other"), PRODUCT_STORE_OK); /* another product, one careless id */
+    assert_int_equal(exists(&client, RPC_BYTES("other")), PRODUCT_STORE_NOT_FOUND);
+    assert_int_equal(delete_once(&client, "r3", "nothing"), PRODUCT_STORE_OK); /* what was not there, too */
+    make(&client, "nothing", 1);
+    assert_int_equal(delete_once(&client, "r3", "nothing"), PRODUCT_STORE_OK);
+    assert_int_equal(stock("nothing"), 1);
+    assert_int_equal(delete_once(&client, "r4", "once"), PRODUCT_STORE_OK);
+    assert_int_equal(exists(&client, RPC_BYTES("once")), PRODUCT_STORE_NOT_FOUND);
+    keys = redis_server_ask(&server, "KEYS airship:deleted:*");
+    assert_int_equal(keys->elements, 4);
+    assert_int_equal(keys->element[0]->len, strlen("airship:deleted:") + 32);
+    assert_in_range(redis_server_integer(&server, "TTL %s", keys->element[0]->str), 90, 100);
+    freeReplyObject(keys);
     client_end(&client);
 }
 
@@ -861,8 +900,12 @@ static void test_out_of_memory(void **state)
     assert_int_equal(order_apply(&client, &order), PRODUCT_STORE_UNAVAILABLE);
     assert_int_equal(get_status(&client, "a"), PRODUCT_STORE_OK);
     assert_int_equal(delete (&client, RPC_BYTES("x")), PRODUCT_STORE_OK);
+    assert_int_equal(delete_once(&client, "full", "y"), PRODUCT_STORE_OK); /* a full one can be emptied */
     assert_true(product_store_is_up(client.store));
     redis_server_do(&server, "CONFIG SET maxmemory 0");
+    make(&client, "y", 3);
+    assert_int_equal(delete_once(&client, "full", "y"), PRODUCT_STORE_OK);
+    assert_int_equal(stock("y"), 3);
     assert_int_equal(stock("a"), 10);
     assert_int_equal(order_apply(&client, &order), PRODUCT_STORE_OK);
     counts_are(&order, 1, 0, 0, 0);
@@ -920,8 +963,9 @@ static void test_permissions(void **state)
 
     /* All that the service ever sends. */
     redis_server_do(
-        &server, "ACL SETUSER shop reset on >sesame ~products:* ~airship:applied:* ~airship:created:* +hmget +exists "
-                 "+scan +hset +set +del +eval +evalsha +hsetnx +expire +hexists +hincrby +hdel +client|setname");
+        &server,
+        "ACL SETUSER shop reset on >sesame ~products:* ~airship:applied:* ~airship:created:* "
+        "~airship:deleted:* +hmget +exists +scan +hset +set +del +eval +evalsha +hsetnx +expire +hexists +hincrby +hdel +client|setname");
     client_open(&client, uri, TIMEOUT_MS);
     client_wait_up(&client);
     assert_int_equal(create_once(&client, "r", "b", 1), PRODUCT_STORE_OK);
@@ -932,6 +976,7 @@ static void test_permissions(void **state)
     order_line(&order, "b", 1);
     assert_int_equal(order_apply(&client, &order), PRODUCT_STORE_OK);
     assert_int_equal(stock("b"), 0);
+    assert_int_equal(delete_once(&client, "r", "b"), PRODUCT_STORE_OK);
     assert_int_equal(delete (&client, RPC_BYTES("b")), PRODUCT_STORE_OK);
     client_end(&client);
     redis_server_do(&server, "ACL DELUSER shop");
@@ -1236,6 +1281,7 @@ int main(void)
         cmocka_unit_test(test_a_turn_s_commands_leave_in_one_write),
         cmocka_unit_test(test_an_answer_takes_one_read),
         cmocka_unit_test(test_created_once),
+        cmocka_unit_test(test_deleted_once),
         cmocka_unit_test(test_created_is_remembered),
         cmocka_unit_test(test_large_values),
         cmocka_unit_test(test_list),

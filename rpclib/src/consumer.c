@@ -152,6 +152,20 @@ void consumer_done(struct taken *taken)
     consumer->events->on_change(consumer->arg);
 }
 
+void consumer_done_at_once(struct taken *taken)
+{
+    struct consumer *consumer = taken->consumer;
+
+    if (consumer == NULL) {
+        free(taken);
+        return;
+    }
+    if (!taken->stale)
+        mq_ack(consumer->session.channel, taken->tag, false);
+    consumer_forget(consumer, taken);
+    consumer->events->on_change(consumer->arg);
+}
+
 void consumer_reject(struct taken *taken, bool requeue)
 {
     struct consumer *consumer = taken->consumer;

@@ -77,6 +77,8 @@ void consumer_refuse(struct consumer *consumer, const struct mq_delivery *delive
 
 /* Its work is finished: acknowledge it.  `taken` is gone after this. */
 void consumer_done(struct taken *taken);
+/* The same, not waiting for those before it: what lies in another queue now must not come again by this one. */
+void consumer_done_at_once(struct taken *taken);
 /* Hand it back to the broker, or away from it.  `taken` is gone after this. */
 void consumer_reject(struct taken *taken, bool requeue);
 

@@ -13,12 +13,18 @@
 #define POOL_PAGE          4096
 #define TIME_SIZE          32
 #define ATTEMPTS_MAX       1000000000 /* more are not counted */
+#define OURS_COUNT         6          /* headers of ours */
 
 static const unsigned delays_ms[RETRY_DELAYS_COUNT] = {RETRY_DELAYS_MS};
 
 static bool retry_queue(char out[WIRE_NAME_SIZE], const char *queue, unsigned delay_ms)
 {
     return snprintf(out, WIRE_NAME_SIZE, "%s.retry-%u", queue, delay_ms) < WIRE_NAME_SIZE;
+}
+
+bool dead_letters_suspects(char out[WIRE_NAME_SIZE], const char *queue)
+{
+    return retry_queue(out, queue, 0);
 }
 
 /* --- a letter's headers: its own, and ours behind them --- */
@@ -46,17 +52,18 @@ static bool is_ours(const amqp_table_entry_t *entry)
     return false;
 }
 
-/* What was there before, except ours of an earlier failure; room for ours stays. */
-static void headers_take(struct headers *headers, const amqp_table_t *table)
+/* What was there before; ours of an earlier failure only if they are kept, else room for them stays. */
+static void headers_take(struct headers *headers, const amqp_table_t *table, bool keep_ours)
 {
+    int count_max = keep_ours ? DEAD_LETTERS_HEADERS_MAX : DEAD_LETTERS_HEADERS_MAX - OURS_COUNT;
+
     for (int i = 0; i < table->num_entries; i++) {
         const amqp_table_entry_t *entry = &table->entries[i];
 
         if (key_is(entry, LETTER_ATTEMPTS) && entry->value.kind == AMQP_FIELD_KIND_I64 &&
             entry->value.value.i64 > 0) /* anybody can write it */
             headers->attempts = entry->value.value.i64 < ATTEMPTS_MAX ? entry->value.value.i64 : ATTEMPTS_MAX;
-        if (!is_ours(entry) && !LETTER_IS_ROUTE(frame_text(entry->key)) &&
-            headers->count < DEAD_LETTERS_HEADERS_MAX - 6)
+        if ((keep_ours || !is_ours(entry)) && !LETTER_IS_ROUTE(frame_text(entry->key)) && headers->count < count_max)
             headers->entries[headers->count++] = *entry;
     }
 }
@@ -114,7 +121,8 @@ static void burial_park(struct burial *burial, enum rpc_status status)
 {
     struct dead_letters *letters = burial->letters;
 
-    rpc_log(RPC_LOG_ERROR, "a message could not be put aside; handed back to the broker",
+    rpc_log(status == RPC_OFFLINE || status == RPC_BLOCKED ? RPC_LOG_DEBUG : RPC_LOG_ERROR, /* else the link tells it */
+            "a message could not be put aside; handed back to the broker",
             RPC_LOG_TEXT("reason", rpc_status_name(status)));
     if (status == RPC_UNKNOWN_SERVICE) /* somebody deleted the queue */
         session_restart(&letters->confirms.session);
@@ -140,7 +148,7 @@ static void burial_on_confirmed(enum rpc_status status, void *arg)
     if (burial->reject || status == RPC_TOO_LARGE)
         consumer_reject(burial->taken, false);
     else
-        consumer_done(burial->taken);
+        consumer_done_at_once(burial->taken);
     free(burial);
 }
 
@@ -156,14 +164,11 @@ static amqp_basic_properties_t kept_properties(const amqp_basic_properties_t *gi
     return properties;
 }
 
-static void letter_send(struct dead_letters *letters, const struct letter *letter, const char *queue,
-                        const amqp_basic_properties_t *given, struct headers *headers, struct taken *taken)
+static void letter_publish(struct dead_letters *letters, const struct letter *letter, const char *queue,
+                           const amqp_basic_properties_t *given, const struct headers *headers, struct taken *taken)
 {
     struct burial *burial = malloc(sizeof(*burial));
-    size_t cause_size = strlen(letter->cause);
-    struct rpc_bytes cause = {letter->cause, cause_size < DEAD_LETTERS_CAUSE_MAX ? cause_size : DEAD_LETTERS_CAUSE_MAX};
-    amqp_basic_properties_t properties;
-    char now[TIME_SIZE];
+    amqp_basic_properties_t properties = kept_properties(given, headers);
     enum rpc_status status;
 
     if (burial == NULL) {
@@ -171,14 +176,6 @@ static void letter_send(struct dead_letters *letters, const struct letter *lette
         return;
     }
     *burial = (struct burial){.letters = letters, .taken = taken, .reject = queue == letters->queue};
-    time_text(now);
-    headers_add_text(headers, LETTER_CAUSE, cause);
-    headers_add_number(headers, LETTER_ATTEMPTS, headers->attempts + 1);
-    headers_add_text(headers, LETTER_TIME, rpc_bytes_of(now));
-    headers_add_text(headers, LETTER_QUEUE, rpc_bytes_of(letter->queue));
-    headers_add_text(headers, LETTER_EXCHANGE, letter->exchange);
-    headers_add_text(headers, LETTER_ROUTING_KEY, letter->routing_key);
-    properties = kept_properties(given, headers);
     status = confirms_publish(
         &letters->confirms,
         &(struct mq_publish){
@@ -188,30 +185,60 @@ static void letter_send(struct dead_letters *letters, const struct letter *lette
         burial_on_confirmed(status, burial);
 }
 
+/* One more attempt has failed: it is told in headers of ours. */
+static void letter_send(struct dead_letters *letters, const struct letter *letter, const char *queue,
+                        const amqp_basic_properties_t *given, struct headers *headers, struct taken *taken)
+{
+    size_t cause_size = strlen(letter->cause);
+    struct rpc_bytes cause = {letter->cause, cause_size < DEAD_LETTERS_CAUSE_MAX ? cause_size : DEAD_LETTERS_CAUSE_MAX};
+    char now[TIME_SIZE];
+
+    time_text(now);
+    headers_add_text(headers, LETTER_CAUSE, cause);
+    headers_add_number(headers, LETTER_ATTEMPTS, headers->attempts + 1);
+    headers_add_text(headers, LETTER_TIME, rpc_bytes_of(now));
+    headers_add_text(headers, LETTER_QUEUE, rpc_bytes_of(letter->queue));
+    headers_add_text(headers, LETTER_EXCHANGE, letter->exchange);
+    headers_add_text(headers, LETTER_ROUTING_KEY, letter->routing_key);
+    letter_publish(letters, letter, queue, given, headers, taken);
+}
+
+/* The message's own properties and headers, decoded into the pool. */
+static const amqp_basic_properties_t *letter_open(const struct letter *letter, struct headers *headers, bool keep_ours,
+                                                  amqp_pool_t *pool)
+{
+    static const amqp_basic_properties_t none = {0};
+    const amqp_basic_properties_t *properties;
+    void *decoded = NULL;
+
+    if (letter->raw_properties.size == 0 ||
+        amqp_decode_properties(AMQP_BASIC_CLASS, pool, frame_bytes(letter->raw_properties), &decoded) < 0)
+        return &none;
+    properties = decoded;
+    if (properties->_flags & AMQP_BASIC_HEADERS_FLAG)
+        headers_take(headers, &properties->headers, keep_ours);
+    return properties;
+}
+
 /* Send it to the queue that `attempts_max` leads to: 0 for the dead letters at once.  Returns the delay. */
 static unsigned letter_route(struct dead_letters *letters, const struct letter *letter, uint32_t attempts_max,
                              struct taken *taken)
 {
-    amqp_basic_properties_t none = {0};
+    const amqp_basic_properties_t *properties;
     struct headers headers = {.count = 0};
-    void *decoded = NULL;
     char queue[WIRE_NAME_SIZE];
     const char *target = letters->queue;
     unsigned delay_ms = 0;
     amqp_pool_t pool;
 
     init_amqp_pool(&pool, POOL_PAGE);
-    if (letter->raw_properties.size == 0 ||
-        amqp_decode_properties(AMQP_BASIC_CLASS, &pool, frame_bytes(letter->raw_properties), &decoded) < 0)
-        decoded = &none;
-    if (((amqp_basic_properties_t *)decoded)->_flags & AMQP_BASIC_HEADERS_FLAG)
-        headers_take(&headers, &((amqp_basic_properties_t *)decoded)->headers);
+    properties = letter_open(letter, &headers, false, &pool);
     if (headers.attempts + 1 < attempts_max) {
         delay_ms = delays_ms[headers.attempts < RETRY_DELAYS_COUNT ? headers.attempts : RETRY_DELAYS_COUNT - 1];
         if (retry_queue(queue, letter->queue, delay_ms))
             target = queue;
     }
-    letter_send(letters, letter, target, decoded, &headers, taken);
+    letter_send(letters, letter, target, properties, &headers, taken);
     empty_amqp_pool(&pool);
     return delay_ms;
 }
@@ -227,6 +254,22 @@ unsigned dead_letters_retry(struct dead_letters *letters, const struct letter *l
     return letter_route(letters, letter, attempts_max, taken);
 }
 
+void dead_letters_suspect(struct dead_letters *letters, const struct letter *letter, struct taken *taken)
+{
+    const amqp_basic_properties_t *properties;
+    struct headers headers = {.count = 0};
+    char queue[WIRE_NAME_SIZE];
+    amqp_pool_t pool;
+
+    init_amqp_pool(&pool, POOL_PAGE);
+    properties = letter_open(letter, &headers, true, &pool);
+    if (dead_letters_suspects(queue, letter->queue))
+        letter_publish(letters, letter, queue, properties, &headers, taken);
+    else
+        consumer_reject(taken, true);
+    empty_amqp_pool(&pool);
+}
+
 /* --- the queues --- */
 
 static void dead_letters_declare(struct mq_channel *channel, void *arg)
@@ -237,6 +280,8 @@ static void dead_letters_declare(struct mq_channel *channel, void *arg)
 
     mq_queue_declare(channel, &(struct mq_queue){.name = letters->queue, .durable = true});
     for (size_t i = 0; (retried = letters->retried(i, letters->arg)) != NULL; i++) {
+        if (dead_letters_suspects(queue, retried))
+            mq_queue_declare(channel, &(struct mq_queue){.name = queue, .durable = true});
         for (size_t delay = 0; delay < RETRY_DELAYS_COUNT; delay++) {
             if (retry_queue(queue, retried, delays_ms[delay]))
                 mq_queue_declare(channel, &(struct mq_queue){.name = queue,
@@ -251,6 +296,8 @@ static void dead_letters_on_up(void *arg)
 {
     struct dead_letters *letters = arg;
 
+    rpc_loop_timer_stop(letters->unpark);
+    letters_unpark(letters); /* what came before it was up, or failed when it went down */
     letters->on_up(letters->arg);
 }
 

@@ -3,8 +3,9 @@
  *
  *     <service>.dead-letters         what can never be handled, or failed too often
  *     <event queue>.retry-<delay ms> waits for its delay, then the broker puts it back into the event's own queue
+ *     <event queue>.retry-0          the suspects: what was delivered before and not acknowledged; consumed one at a time
  *
- * Both kinds are queues of ours alone, durable, reached through the default exchange; Nameko's queues keep their arguments.
+ * All are queues of ours alone, durable, reached through the default exchange; Nameko's queues keep their arguments.
  * A message is published there first, persistent and confirmed, and settled after that: it is never in neither place.  What
  * is put aside is rejected then (a dead-letter policy of the broker's sees it too), what is tried again is acknowledged.
  * It carries its own properties and headers, and these of ours:
@@ -17,6 +18,7 @@
 
 #include "confirms.h"
 #include "consumer.h"
+#include "wire.h"
 
 #define DEAD_LETTERS_HEADERS_MAX 128
 #define DEAD_LETTERS_CAUSE_MAX   512 /* bytes of a cause that are kept */
@@ -74,6 +76,8 @@ struct letter {
 bool dead_letters_init(struct dead_letters *letters, struct rpc_connection *connection,
                        const struct dead_letters_options *options);
 bool dead_letters_ready(const struct dead_letters *letters);
+/* The name of an event queue's suspects; false when it is too long. */
+bool dead_letters_suspects(char out[WIRE_NAME_SIZE], const char *queue);
 void dead_letters_clear(struct dead_letters *letters);
 
 /* Put the message aside, then reject `taken`; hand that back to the broker if it cannot be done. */
@@ -85,5 +89,8 @@ void dead_letters_bury(struct dead_letters *letters, const struct letter *letter
  */
 unsigned dead_letters_retry(struct dead_letters *letters, const struct letter *letter, uint32_t attempts_max,
                             struct taken *taken);
+
+/* Put the message among its queue's suspects as it is (the letter's cause is not used), then settle `taken`. */
+void dead_letters_suspect(struct dead_letters *letters, const struct letter *letter, struct taken *taken);
 
 #endif

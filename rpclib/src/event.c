@@ -34,13 +34,16 @@ void rpc_event_done(struct rpc_event *event)
     consumer_done(&event->taken);
 }
 
+/* Suspects belong to the queue that they came by at first. */
 static struct letter event_letter(const struct rpc_event *event, const char *cause)
 {
+    const struct subscription *origin = event->subscription->origin;
+
     return (struct letter){.raw_properties = event->envelope.raw_properties,
                            .body = event->body,
                            .exchange = event->exchange,
                            .routing_key = event->routing_key,
-                           .queue = event->subscription->consumer.queue,
+                           .queue = (origin != NULL ? origin : event->subscription)->consumer.queue,
                            .cause = cause};
 }
 
@@ -61,8 +64,22 @@ static void event_put_aside(struct rpc_event *event, const char *cause, uint32_t
     }
 }
 
+static void event_suspect(struct rpc_event *event)
+{
+    const struct letter letter = event_letter(event, "");
+
+    rpc_context_free(event->context);
+    event->context = NULL;
+    dead_letters_suspect(&event->subscription->service->dead_letters, &letter, &event->taken);
+}
+
+/* A suspect goes back as a new message: requeued, it would count as one that killed its consumer. */
 void rpc_event_hand_back(struct rpc_event *event)
 {
+    if (event->taken.consumer != NULL && !event->taken.stale && event->subscription->origin != NULL) {
+        event_suspect(event);
+        return;
+    }
     rpc_context_free(event->context);
     consumer_reject(&event->taken, true);
 }
@@ -150,6 +167,18 @@ static struct rpc_event *event_new(struct subscription *subscription, const stru
     return event;
 }
 
+static void event_start(struct rpc_event *event, json_t *data)
+{
+    const struct subscription *subscription = event->subscription;
+
+    if (event->envelope.redelivered && subscription->has_suspects)
+        event_suspect(event);
+    else if (event->envelope.redelivered && subscription->origin != NULL)
+        rpc_event_fail(event, "its consumer went away while it was under way alone");
+    else
+        subscription->handler->handler(event, data, subscription->service->options.arg);
+}
+
 static void subscription_on_message(const struct mq_delivery *delivery, void *arg)
 {
     struct subscription *subscription = arg;
@@ -174,7 +203,7 @@ static void subscription_on_message(const struct mq_delivery *delivery, void *ar
     }
     event = event_new(subscription, delivery);
     if (event != NULL)
-        subscription->handler->handler(event, data, service->options.arg);
+        event_start(event, data);
     else
         consumer_refuse(&subscription->consumer, delivery, true);
     json_decref(data);
@@ -207,6 +236,10 @@ static void subscription_declare(struct mq_channel *channel, void *arg)
     const char *queue = subscription->consumer.queue;
     char exchange[WIRE_NAME_SIZE];
 
+    if (subscription->origin != NULL) {
+        mq_queue_declare(channel, &(struct mq_queue){.name = queue, .durable = true});
+        return;
+    }
     subscription_name_queue(subscription);
     wire_event_exchange(exchange, handler->source);
     mq_exchange_declare(channel, exchange);
@@ -239,12 +272,36 @@ static const struct consumer_events subscription_events = {
 };
 
 bool subscription_init(struct subscription *subscription, struct rpc_service *service,
-                       struct rpc_connection *connection, const struct rpc_event_handler *handler)
+                       const struct rpc_event_handler *handler)
 {
+    char suspects[WIRE_NAME_SIZE];
+
     subscription->service = service;
     subscription->handler = handler;
+    if (!subscription_name_queue(subscription))
+        return false;
+    subscription->has_suspects = handler->attempts_max > 0 && service->options.keep_dead_letters &&
+                                 !subscription_is_transient(handler) &&
+                                 dead_letters_suspects(suspects, subscription->consumer.queue);
+    return true;
+}
+
+void subscription_init_suspects(struct subscription *suspects, const struct subscription *origin)
+{
+    suspects->service = origin->service;
+    suspects->handler = origin->handler;
+    suspects->origin = origin;
+    dead_letters_suspects(suspects->consumer.queue, origin->consumer.queue);
+}
+
+bool subscription_start(struct subscription *subscription, struct rpc_connection *connection)
+{
+    const struct rpc_event_handler *handler = subscription->handler;
+    struct rpc_service *service = subscription->service;
+
+    subscription->consumer.unable = service->unable;
     subscription->consumer.never_left = subscription_is_transient(handler) || handler->kind == RPC_EVENT_BROADCAST;
-    return subscription_name_queue(subscription) &&
-           consumer_init(&subscription->consumer, connection, handler->name, service->options.prefetch,
-                         &subscription_events, subscription);
+    return consumer_init(&subscription->consumer, connection, handler->name,
+                         subscription->origin != NULL ? 1 : service->options.prefetch, &subscription_events,
+                         subscription);
 }

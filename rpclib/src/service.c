@@ -15,7 +15,7 @@ static bool service_all(const struct rpc_service *service, bool (*holds)(const s
 {
     if (service->options.methods_count > 0 && !holds(&service->requests))
         return false;
-    for (size_t i = 0; i < service->options.event_handlers_count; i++) {
+    for (size_t i = 0; i < service->subscriptions_count; i++) {
         if (!holds(&service->subscriptions[i].consumer))
             return false;
     }
@@ -89,7 +89,7 @@ static void service_on_standby_timer(void *arg)
 
     if (service->options.methods_count > 0)
         consumer_look_round(&service->requests);
-    for (size_t i = 0; i < service->options.event_handlers_count; i++)
+    for (size_t i = 0; i < service->subscriptions_count; i++)
         consumer_look_round(&service->subscriptions[i].consumer);
     standby_timer_start(service);
 }
@@ -105,7 +105,7 @@ void rpc_service_set_able(struct rpc_service *service, bool able)
         standby_timer_start(service);
     if (service->options.methods_count > 0)
         consumer_set_able(&service->requests, able);
-    for (size_t i = 0; i < service->options.event_handlers_count; i++)
+    for (size_t i = 0; i < service->subscriptions_count; i++)
         consumer_set_able(&service->subscriptions[i].consumer, able);
 }
 
@@ -138,7 +138,7 @@ void rpc_service_stop(struct rpc_service *service, int timeout_ms, rpc_loop_fn *
     rpc_loop_timer_start(service->stop_timer, (uint64_t)timeout_ms);
     if (service->options.methods_count > 0)
         consumer_stop(&service->requests);
-    for (size_t i = 0; i < service->options.event_handlers_count; i++)
+    for (size_t i = 0; i < service->subscriptions_count; i++)
         consumer_stop(&service->subscriptions[i].consumer);
     service_on_change(service);
 }
@@ -147,7 +147,7 @@ uint32_t rpc_service_in_flight(const struct rpc_service *service)
 {
     uint32_t running = service->requests.running;
 
-    for (size_t i = 0; i < service->options.event_handlers_count; i++)
+    for (size_t i = 0; i < service->subscriptions_count; i++)
         running += service->subscriptions[i].consumer.running;
     return running;
 }
@@ -156,7 +156,7 @@ void rpc_service_stats(const struct rpc_service *service, struct rpc_service_sta
 {
     *stats = service->stats;
     stats->handed_back = service->requests.handed_back;
-    for (size_t i = 0; i < service->options.event_handlers_count; i++)
+    for (size_t i = 0; i < service->subscriptions_count; i++)
         stats->handed_back += service->subscriptions[i].consumer.handed_back;
 }
 
@@ -165,42 +165,70 @@ void rpc_service_stats(const struct rpc_service *service, struct rpc_service_sta
 /* As many as all consumers together may have under way: a message that fails always finds a place. */
 static uint32_t letters_max(const struct rpc_service_options *options)
 {
-    return options->prefetch * (uint32_t)(options->event_handlers_count + 1);
+    return (options->prefetch + 1u) * (uint32_t)(options->event_handlers_count + 1);
 }
 
-/* For the dead letters: the queues whose events have more than one attempt. */
+/* For the dead letters: the queues whose events are tried again. */
 static const char *service_retried_queue(size_t index, void *arg)
 {
     const struct rpc_service *service = arg;
 
     for (size_t i = 0; i < service->options.event_handlers_count; i++) {
-        if (service->subscriptions[i].handler->attempts_max > 1 && index-- == 0)
+        if (service->subscriptions[i].handler->attempts_max > 0 && index-- == 0)
             return service->subscriptions[i].consumer.queue;
     }
     return NULL;
 }
 
-static bool service_start(struct rpc_service *service, struct rpc_connection *connection)
+/* Whose queues are known before anything is declared; where they have suspects, those have a subscription as well. */
+static bool service_name_subscriptions(struct rpc_service *service)
 {
-    const struct rpc_service_options *options = &service->options;
+    size_t handlers_count = service->options.event_handlers_count;
+    struct subscription *subscriptions = service->subscriptions;
 
-    service->requests.unable = service->unable;
-    if (options->methods_count > 0 && (!wire_rpc_queue(service->requests.queue, service->name) ||
-                                       !consumer_init(&service->requests, connection, "requests", options->prefetch,
-                                                      &incoming_consumer_events, service)))
-        return false;
-    for (size_t i = 0; i < options->event_handlers_count; i++) {
-        service->subscriptions[i].consumer.unable = service->unable;
-        if (!subscription_init(&service->subscriptions[i], service, connection, &options->event_handlers[i]))
+    for (size_t i = 0; i < handlers_count; i++) {
+        if (!subscription_init(&subscriptions[i], service, &service->options.event_handlers[i]))
             return false;
     }
-    return !options->keep_dead_letters ||
+    service->subscriptions_count = handlers_count;
+    for (size_t i = 0; i < handlers_count; i++) {
+        if (subscriptions[i].has_suspects)
+            subscription_init_suspects(&subscriptions[service->subscriptions_count++], &subscriptions[i]);
+    }
+    return true;
+}
+
+static bool service_start_letters(struct rpc_service *service, struct rpc_connection *connection)
+{
+    return !service->options.keep_dead_letters ||
            dead_letters_init(&service->dead_letters, connection,
                              &(struct dead_letters_options){.service = service->name,
-                                                            .unconfirmed_max = letters_max(options),
+                                                            .unconfirmed_max = letters_max(&service->options),
                                                             .retried = service_retried_queue,
                                                             .on_up = service_on_change,
                                                             .arg = service});
+}
+
+static bool service_start_requests(struct rpc_service *service, struct rpc_connection *connection)
+{
+    service->requests.unable = service->unable;
+    return service->options.methods_count == 0 ||
+           (wire_rpc_queue(service->requests.queue, service->name) &&
+            consumer_init(&service->requests, connection, "requests", service->options.prefetch,
+                          &incoming_consumer_events, service));
+}
+
+/* The dead letters come first: an event that is delivered again goes there at once. */
+static bool service_start(struct rpc_service *service, struct rpc_connection *connection)
+{
+    if (!service_name_subscriptions(service) || !service_start_letters(service, connection) ||
+        !service_start_requests(service, connection))
+        return false;
+    for (size_t i = 0; i < service->subscriptions_count; i++) {
+        if (!subscription_start(&service->subscriptions[i], connection))
+            return false;
+    }
+    return true;
 }
 
 struct rpc_service *rpc_service_new(struct rpc_connection *connection, const struct rpc_service_options *options)
@@ -217,7 +245,7 @@ struct rpc_service *rpc_service_new(struct rpc_connection *connection, const str
     init_amqp_pool(&service->batch_pool, BATCH_POOL_PAGE_SIZE);
     service->name = strdup(options->name);
     service->exchange = strdup(options->exchange != NULL ? options->exchange : WIRE_EXCHANGE);
-    service->subscriptions = calloc(options->event_handlers_count + 1, sizeof(*service->subscriptions));
+    service->subscriptions = calloc(2 * options->event_handlers_count + 1, sizeof(*service->subscriptions));
     service->stop_timer = rpc_loop_timer_new(service->loop, service_on_stop_timer, service);
     service->standby_timer = rpc_loop_timer_new(service->loop, service_on_standby_timer, service);
     if (service->name == NULL || service->exchange == NULL || service->subscriptions == NULL ||
@@ -238,7 +266,7 @@ void rpc_service_free(struct rpc_service *service)
         dead_letters_clear(&service->dead_letters); /* hands back what is not confirmed, so the consumers come after */
         answers_drop(service);
         consumer_clear(&service->requests);
-        for (size_t i = 0; i < service->options.event_handlers_count; i++)
+        for (size_t i = 0; i < service->subscriptions_count; i++)
             consumer_clear(&service->subscriptions[i].consumer);
     }
     rpc_loop_timer_free(service->stop_timer);

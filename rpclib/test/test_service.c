@@ -748,6 +748,112 @@ static void test_retries(void **state)
     goes_to(INT64_MAX, "products.dead-letters", 1000000001);
 }
 
+static uint16_t suspects_channel(void)
+{
+    return (uint16_t)atoi(strstr(peer.declared, " consume " RETRY "0") - 1);
+}
+
+/* An event that has failed once. */
+static void event_comes(uint16_t channel, uint64_t tag, bool redelivered)
+{
+    amqp_table_entry_t entries[] = {
+        {.key = amqp_cstring_bytes("x-airship-attempts"), .value = {.kind = AMQP_FIELD_KIND_I64, .value.i64 = 1}},
+        {.key = amqp_cstring_bytes("nameko.trace"), .value = {.kind = AMQP_FIELD_KIND_I64, .value.i64 = 47}}};
+
+    peer.story[0] = story[0] = '\0';
+    peer_deliver(channel, tag, redelivered, "order_created",
+                 &(amqp_basic_properties_t){._flags = AMQP_BASIC_HEADERS_FLAG, .headers = {2, entries}},
+                 RPC_BYTES("1"));
+    peer_run();
+}
+
+/* The last message published; the broker confirms it. */
+static void went_to_at(const char *queue, int64_t attempts, const char *settled, int line)
+{
+    char counted[60];
+
+    snprintf(counted, sizeof(counted), "\"x-airship-attempts\": %lld", (long long)attempts);
+    if (peer.messages_count == 0 || strcmp(peer.messages[peer.messages_count - 1].routing_key, queue) != 0 ||
+        strstr(peer.messages[peer.messages_count - 1].headers, counted) == NULL ||
+        strstr(peer.messages[peer.messages_count - 1].headers, "\"nameko.trace\": 47") == NULL)
+        fail_msg("line %d: not to %s with %s", line, queue, counted);
+    assert_null(strstr(peer.story, settled)); /* not before it is safe there */
+    peer_confirm(peer.messages[peer.messages_count - 1].channel, peer.messages_count, false, true);
+    peer_run();
+    if (strstr(peer.story, settled) == NULL || strstr(peer.story, "requeue") != NULL)
+        fail_msg("line %d: %s, not %s", line, peer.story, settled);
+}
+
+#define went_to(queue, attempts, settled) went_to_at(queue, attempts, settled, __LINE__)
+
+/* Delivered again: moved, not handled, not counted.  From there: handled, and counted when it comes again. */
+static void test_suspects(void **state)
+{
+    uint16_t events, suspects;
+
+    (void)state;
+    start_with_dead_letters();
+    events = event_channel();
+    suspects = suspects_channel();
+    assert_non_null(strstr(peer.declared, "qos 1; "));
+    event_comes(events, 1, false);
+    story_is("event 1");
+    event_comes(events, 2, true);
+    story_is("");
+    went_to(RETRY "0", 1, " ack 2");
+    event_comes(suspects, 1, false);
+    story_is("event 1");
+    rpc_event_done(held_events[1]);
+    peer_run();
+    assert_non_null(strstr(peer.story, " ack 1"));
+    event_comes(suspects, 2, true);
+    story_is("");
+    went_to(RETRY "5000", 2, " ack 2");
+    assert_non_null(strstr(peer.messages[peer.messages_count - 1].headers, "its consumer went away"));
+    assert_non_null(strstr(peer.messages[peer.messages_count - 1].headers,
+                           "\"x-airship-queue\": \"evt-orders-order_created--products.on_order\""));
+}
+
+/* It is a new message when it goes back: the broker does not flag it. */
+static void test_a_suspect_is_handed_back(void **state)
+{
+    uint16_t suspects;
+
+    (void)state;
+    start_with_dead_letters();
+    suspects = suspects_channel();
+    event_comes(suspects, 1, false);
+    rpc_event_hand_back(held_events[0]);
+    peer_run();
+    went_to(RETRY "0", 1, " ack 1");
+    event_comes(suspects, 2, false);
+    rpc_event_fail(held_events[1], "why");
+    peer_run();
+    went_to(RETRY "5000", 2, " ack 2");
+}
+
+/* It was delivered before it could be moved: it goes back, and comes again when it can. */
+static void test_a_suspect_that_cannot_be_moved(void **state)
+{
+    (void)state;
+    start_with_dead_letters();
+    peer_block(true);
+    peer_run();
+    event_comes(event_channel(), 1, true);
+    story_is("");
+    assert_int_equal(peer.messages_count, 0);
+    assert_null(strstr(peer.story, "reject"));
+    peer_block(false);
+    peer_run();
+    assert_non_null(strstr(peer.story, " reject 1 requeue"));
+    peer_block(true); /* and if that lasts, not at full speed */
+    peer_run();
+    event_comes(event_channel(), 2, true);
+    assert_null(strstr(peer.story, "reject"));
+    peer_advance(1000);
+    assert_non_null(strstr(peer.story, " reject 2 requeue"));
+}
+
 /* Headers that leave no room for ours: handed back it would come again for ever. */
 static void test_dead_letter_without_room(void **state)
 {
@@ -947,6 +1053,9 @@ int main(void)
         TEST(test_stop_without_a_link),
         TEST(test_events),
         TEST(test_retries),
+        TEST(test_suspects),
+        TEST(test_a_suspect_is_handed_back),
+        TEST(test_a_suspect_that_cannot_be_moved),
         TEST(test_dead_letter_without_room),
         TEST(test_dead_letter_keeps_no_route),
         cmocka_unit_test_teardown(test_event_queues, teardown),

@@ -67,6 +67,8 @@ struct rpc_event_handler {
     /*
      * 1 or more: rpc_event_fail() has the event tried again, so many times in all, after 1 s, 5 s, 30 s and then 2 min each,
      * and puts it among the dead letters after that (the service must keep dead letters).  0: Nameko's rule, above.
+     * An event whose consumer goes away before it is acknowledged is delivered again at once, and then handled alone (a
+     * second time: see README.md, "Events that kill"); when its consumer goes away again, that is an attempt that failed.
      */
     uint32_t attempts_max;
     rpc_event_fn *handler;

@@ -73,6 +73,8 @@ struct queue {
     struct broker_message *first, **end;
     unsigned count;
     struct consumer *consumers;
+    uint64_t ttl_ms;            /* of its messages; 0: none */
+    char expired_to[NAME_SIZE]; /* the queue for what has expired; "": none */
 };
 
 struct binding {
@@ -293,18 +295,26 @@ static bool topic_matches(const char *binding, const char *key)
     return topic_matches(binding + word + 1, key + key_word + 1);
 }
 
+/* A message comes into the queue. */
+static void queue_take(const struct broker *broker, struct queue *queue, struct broker_message *message)
+{
+    if (queue->ttl_ms > 0 && message->expires_ms > broker->now_ms + queue->ttl_ms)
+        message->expires_ms = broker->now_ms + queue->ttl_ms;
+    queue_push(queue, message);
+}
+
 static unsigned route(struct broker *broker, const struct broker_message *message)
 {
     unsigned queues = 0;
 
     for (const struct binding *binding = broker->bindings; binding != NULL; binding = binding->next) {
         if (strcmp(binding->exchange, message->exchange) == 0 && topic_matches(binding->key, message->routing_key)) {
-            queue_push(binding->queue, message_copy(message));
+            queue_take(broker, binding->queue, message_copy(message));
             queues++;
         }
     }
     if (message->exchange[0] == '\0' && queue_find(broker, message->routing_key) != NULL) {
-        queue_push(queue_find(broker, message->routing_key), message_copy(message));
+        queue_take(broker, queue_find(broker, message->routing_key), message_copy(message));
         queues++;
     }
     return queues;
@@ -629,6 +639,20 @@ static unsigned consumers_count(const struct queue *queue)
     return count;
 }
 
+static void queue_read_arguments(struct broker *broker, struct queue *queue, const amqp_table_t *arguments)
+{
+    for (int i = 0; i < arguments->num_entries; i++) {
+        const amqp_table_entry_t *entry = &arguments->entries[i];
+        char key[NAME_SIZE];
+
+        name_of(broker, key, entry->key);
+        if (strcmp(key, "x-message-ttl") == 0)
+            queue->ttl_ms = (uint64_t)entry->value.value.i32;
+        else if (strcmp(key, "x-dead-letter-routing-key") == 0)
+            name_of(broker, queue->expired_to, entry->value.value.bytes);
+    }
+}
+
 static void on_queue_declare(struct broker *broker, struct broker_link *link, uint16_t number,
                              const amqp_queue_declare_t *declare)
 {
@@ -658,6 +682,7 @@ static void on_queue_declare(struct broker *broker, struct broker_link *link, ui
         queue->exclusive = declare->exclusive;
         queue->auto_delete = declare->auto_delete;
         queue->owner = declare->exclusive ? link : NULL;
+        queue_read_arguments(broker, queue, &declare->arguments);
     }
     SEND(link, number, QUEUE_DECLARE_OK, queue_declare_ok, .queue = declare->queue, .message_count = queue->count,
          .consumer_count = consumers_count(queue));
@@ -1057,14 +1082,31 @@ static bool consumer_takes(const struct consumer *consumer)
     return consumer->no_ack || channel->prefetch == 0 || channel->unacked_count < channel->prefetch;
 }
 
+/* Its first message has waited long enough: it goes where the queue has such messages go. */
+static void queue_expire(struct broker *broker, struct queue *queue)
+{
+    struct queue *target = queue_find(broker, queue->expired_to);
+    struct broker_message *message = queue_pop(queue);
+
+    story(broker, "a message of %s expires", queue->name);
+    if (target == NULL) {
+        message_free(message);
+        return;
+    }
+    message->exchange[0] = '\0';
+    snprintf(message->routing_key, sizeof(message->routing_key), "%s", queue->expired_to);
+    message->expires_ms = UINT64_MAX;
+    message->redelivered = false;
+    queue_take(broker, target, message);
+}
+
 static void queue_dispatch(struct broker *broker, struct queue *queue)
 {
     while (queue->first != NULL) {
         struct consumer **at = &queue->consumers, *consumer, **end;
 
         if (queue->first->expires_ms <= broker->now_ms) {
-            story(broker, "a message of %s expires", queue->name);
-            message_free(queue_pop(queue));
+            queue_expire(broker, queue);
             continue;
         }
         while (*at != NULL && !consumer_takes(*at))

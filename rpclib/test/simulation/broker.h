@@ -1,7 +1,7 @@
 /*
  * broker: a RabbitMQ of a few hundred lines, without sockets and clock: topic exchanges, queues (durable, exclusive,
- * auto-delete), prefetch, acknowledgements of many, requeue, mandatory, confirms in any order, expiration, alarms,
- * heartbeats.  What a client must not do it tells as a violation, and what the real one would never do it does not.
+ * auto-delete), prefetch, acknowledgements of many, requeue, mandatory, confirms in any order, expiration (of a
+ * message, or of all in a queue, which may have them go on to another), alarms, heartbeats.  What a client must not do it tells as a violation, and what the real one would never do it does not.
  */
 #ifndef RPCLIB_TEST_BROKER_H
 #define RPCLIB_TEST_BROKER_H

@@ -55,6 +55,8 @@
 #define MESSAGE_MAX      (PAD_MAX + 2000)
 #define REQUESTS_QUEUE   "rpc-shop"
 #define EVENTS_QUEUE     "evt-shop-happened--shop.on_event"
+#define LETTERS_QUEUE    "shop.dead-letters"
+#define ATTEMPTS_MAX     3 /* of an event: its delays fit into HEAL_LIMIT_MS */
 
 struct call {
     bool taken;             /* rpc_call() said RPC_OK */
@@ -73,6 +75,8 @@ struct event {
     unsigned ended;
     unsigned queued;  /* the broker put it into a queue */
     unsigned handled; /* so often; also what was rejected for good */
+    unsigned copies;  /* the service has put it into other queues, and it was not settled there yet */
+    bool buried;      /* one of them is the dead letters' */
     bool excused;     /* its queue was deleted */
 };
 
@@ -119,6 +123,7 @@ static struct world {
     struct rpc_publisher *publisher;
     bool service_stopping;
     bool dead_letters; /* the service keeps them */
+    bool retries;      /* and tries events again */
     /* 0: it is there. */
     uint64_t client_back_ms, service_back_ms, fellow_back_ms, publisher_back_ms, front_back_ms, back_back_ms;
     bool closed_front, closed_back;
@@ -569,7 +574,11 @@ static void broker_on_publish(const struct broker_message *message, unsigned que
     unsigned number = 0;
 
     (void)arg;
-    if (message->exchange[0] == '\0') { /* a dead letter */
+    if (message->exchange[0] == '\0') { /* a dead letter, or what is tried again */
+        if (number_in(message->body, "\"event\": ", &number) && number < world.events_count) {
+            world.events[number].copies += queues;
+            world.events[number].buried |= queues > 0 && strcmp(message->routing_key, LETTERS_QUEUE) == 0;
+        }
         story("the broker %s a message for %s (%u queues)", accepted ? "has" : "refuses", message->routing_key, queues);
         return;
     }
@@ -608,8 +617,12 @@ static void broker_on_settled(const struct broker_message *message, const char *
     if (message->reply_to[0] != '\0') {
         each_message(message, request_settled);
     } else if (number_in(message->body, "\"event\": ", &number) && number < world.events_count) {
-        if (world.events[number].handled == 0)
-            violated("event %u was acknowledged and never handled", number);
+        struct event *event = &world.events[number];
+
+        if (event->handled == 0 && event->copies == 0)
+            violated("event %u was acknowledged, never handled, and is nowhere else", number);
+        if (event->copies > 0)
+            event->copies--;
     }
 }
 
@@ -807,23 +820,26 @@ static void shop_open(struct shop *shop, struct rpc_connection *connection)
     static const char *const parameters[] = {"number", "pad", NULL};
     static const struct rpc_method methods[] = {
         {.name = "work", .parameters = parameters, .parameters_required = 2, .handler = on_work}};
-    static const struct rpc_event_handler handlers[] = {{.source = "shop",
-                                                         .event_type = "happened",
-                                                         .name = "on_event",
-                                                         .requeue_on_error = true,
-                                                         .handler = on_event}};
+    static const struct rpc_event_handler requeues = {
+        .source = "shop", .event_type = "happened", .name = "on_event", .requeue_on_error = true, .handler = on_event};
+    static const struct rpc_event_handler retries = {.source = "shop",
+                                                     .event_type = "happened",
+                                                     .name = "on_event",
+                                                     .attempts_max = ATTEMPTS_MAX,
+                                                     .handler = on_event};
 
     shop->unable = !world.healing && percent(30);
-    shop->service = rpc_service_new(connection, &(struct rpc_service_options){.name = "shop",
-                                                                              .methods = methods,
-                                                                              .methods_count = 1,
-                                                                              .event_handlers = handlers,
-                                                                              .event_handlers_count = 1,
-                                                                              .keep_dead_letters = world.dead_letters,
-                                                                              .prefetch = PREFETCH,
-                                                                              .unable = shop->unable,
-                                                                              .on_standby = on_standby,
-                                                                              .arg = shop});
+    shop->service = rpc_service_new(
+        connection, &(struct rpc_service_options){.name = "shop",
+                                                  .methods = methods,
+                                                  .methods_count = 1,
+                                                  .event_handlers = world.retries ? &retries : &requeues,
+                                                  .event_handlers_count = 1,
+                                                  .keep_dead_letters = world.dead_letters,
+                                                  .prefetch = PREFETCH,
+                                                  .unable = shop->unable,
+                                                  .on_standby = on_standby,
+                                                  .arg = shop});
     if (shop->service == NULL)
         abort();
 }
@@ -1259,6 +1275,14 @@ static bool wires_work(void)
     return true;
 }
 
+/* Events that are not handled yet, wherever they wait. */
+static unsigned events_depth(void)
+{
+    return broker_depth(world.broker, EVENTS_QUEUE) + broker_depth(world.broker, EVENTS_QUEUE ".retry-0") +
+           broker_depth(world.broker, EVENTS_QUEUE ".retry-1000") +
+           broker_depth(world.broker, EVENTS_QUEUE ".retry-5000");
+}
+
 static bool all_up(void)
 {
     return wires_work() && world.client != NULL && rpc_client_ready(world.client) && world.shop.service != NULL &&
@@ -1266,7 +1290,7 @@ static bool all_up(void)
            rpc_publisher_ready(world.publisher) && rpc_client_in_flight(world.client) == 0 &&
            rpc_publisher_unconfirmed(world.publisher) == 0 && world.held_count == 0 &&
            (!world.has_fellow || (world.fellow.service != NULL && rpc_service_ready(world.fellow.service))) &&
-           broker_depth(world.broker, REQUESTS_QUEUE) == 0 && broker_depth(world.broker, EVENTS_QUEUE) == 0;
+           broker_depth(world.broker, REQUESTS_QUEUE) == 0 && events_depth() == 0;
 }
 
 /* The faults are over: links that are half open or frozen stay so until they are given up. */
@@ -1291,7 +1315,7 @@ static void heal(void)
                  world.publisher != NULL && rpc_publisher_ready(world.publisher),
                  world.client == NULL ? 0 : rpc_client_in_flight(world.client),
                  world.publisher == NULL ? 0 : rpc_publisher_unconfirmed(world.publisher), world.held_count,
-                 broker_depth(world.broker, REQUESTS_QUEUE), broker_depth(world.broker, EVENTS_QUEUE));
+                 broker_depth(world.broker, REQUESTS_QUEUE), events_depth());
 }
 
 static void check_works(void)
@@ -1409,7 +1433,7 @@ static void check_story(void)
 
         if (event->taken && event->ended == 0)
             violated("event %u never ended", i);
-        if (event->queued > 0 && event->handled == 0 && !event->excused)
+        if (event->queued > 0 && event->handled == 0 && !event->buried && !event->excused)
             violated("event %u was in the queue and is lost", i);
     }
 }
@@ -1461,6 +1485,7 @@ static void start(void)
                                                         .heartbeat_s = (uint16_t)(1 + below(3))};
     world.dead_letters = percent(50);
     world.has_fellow = percent(50);
+    world.retries = world.dead_letters && percent(60);
     world.shop.name = "shop";
     world.fellow.name = "fellow";
     world.front = connect_as("front");
