@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from pika.compat import long
 
 from support.amqp import RemoteError, result_of
 from support.clock import RECOVERY_S, RPC_TIMEOUT_SHORT_MS, SLACK_S, wait_until
@@ -354,7 +355,7 @@ def killed(make_shop):
     killed.redis.client_unpause()
 
 
-LAST_ATTEMPT = {"x-airship-attempts": 5}  # as an event has it that failed five times
+LAST_ATTEMPT = {"x-airship-attempts": long(5)}  # as an event has it that failed five times: a number of 64 bits
 
 
 def test_an_event_that_kills_its_consumer_at_each_attempt_is_a_dead_letter(killed):

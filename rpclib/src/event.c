@@ -167,16 +167,18 @@ static struct rpc_event *event_new(struct subscription *subscription, const stru
     return event;
 }
 
+/* While no letter can be sent a suspect is kept until one can, and comes again then: it is counted once. */
 static void event_start(struct rpc_event *event, json_t *data)
 {
     const struct subscription *subscription = event->subscription;
+    struct rpc_service *service = subscription->service;
 
-    if (event->envelope.redelivered && subscription->has_suspects)
-        event_suspect(event);
-    else if (event->envelope.redelivered && subscription->origin != NULL)
+    if (!event->envelope.redelivered || !(subscription->has_suspects || subscription->origin != NULL))
+        subscription->handler->handler(event, data, service->options.arg);
+    else if (subscription->origin != NULL && dead_letters_ready(&service->dead_letters))
         rpc_event_fail(event, "its consumer went away while it was under way alone");
     else
-        subscription->handler->handler(event, data, subscription->service->options.arg);
+        event_suspect(event);
 }
 
 static void subscription_on_message(const struct mq_delivery *delivery, void *arg)
