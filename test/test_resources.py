@@ -337,14 +337,14 @@ class Killed:
         wait_until(lambda: not self.asks_redis(), "Redis has noticed")
 
     def letters(self):
-        """Headers of the dead letters, which stay."""
+        """Headers of the dead letters, and what each would have taken from the stock; they stay."""
         queue, kept = "products.dead-letters", []
         for _ in range(self.peer.depth(queue)[0]):
-            method, properties, _ = self.peer.channel.basic_get(queue)
-            kept.append((method.delivery_tag, properties.headers))
-        for tag, _ in kept:
+            method, properties, body = self.peer.channel.basic_get(queue)
+            kept.append((method.delivery_tag, properties.headers, json.loads(body)["order"]["order_details"][0]["quantity"]))
+        for tag, _, _ in kept:
             self.peer.channel.basic_nack(tag, requeue=True)
-        return [headers for _, headers in kept]
+        return [(headers, quantity) for _, headers, quantity in kept]
 
 
 @pytest.fixture
@@ -371,7 +371,7 @@ def test_an_event_that_kills_its_consumer_at_each_attempt_is_a_dead_letter(kille
     killed.wait_depth(SUSPECTS, 1)
     killed.products.start()
     killed.wait_depth("products.dead-letters", 1)
-    (letter,) = killed.letters()
+    ((letter, _),) = killed.letters()
     assert letter["x-airship-attempts"] == 6
     assert letter["x-airship-cause"] == "its consumer went away while it was under way alone"
     assert letter["x-airship-queue"] == EVENTS
@@ -397,8 +397,11 @@ def test_the_neighbours_of_an_event_that_kills_are_not_counted(killed):
     killed.wait_depth(SUSPECTS, 3)
     killed.redis.client_unpause()
     killed.products.start()
-    killed.shop.wait_stock(killed.product["id"], 5)
-    assert [letter["x-airship-attempts"] for letter in killed.letters()] == [6]
+    killed.wait_depth("products.dead-letters", 1)
+    ((letter, quantity),) = killed.letters()  # whichever was alone
+    assert letter["x-airship-attempts"] == 6
+    killed.shop.wait_stock(killed.product["id"], 10 - (1 + 2 + 3 - quantity))
+    assert len(killed.letters()) == 1
 
 
 def test_an_event_whose_consumer_is_killed_twice_is_handled_later(killed):
