@@ -17,6 +17,7 @@
 #define NOT_LIST           "Invalid type."
 #define NOT_POSITIVE_PRICE "Must be greater than or equal to 0."
 #define TOO_PRECISE        "Must have no more than 2 decimal places."
+#define INEXACT_PRICE      "A number this large does not hold cents; send it as a string."
 #define TOO_LARGE_PRICE    "Must be less than or equal to 9999999999999999.99."
 #define QUANTITY_RANGE     "Must be greater than or equal to 1 and less than or equal to 2147483647."
 #define PRODUCT_ID_LENGTH  "Length must be between 1 and 1024."
@@ -251,6 +252,8 @@ static const char *price_message(enum price_status status)
         return NOT_NUMBER;
     case PRICE_TOO_PRECISE:
         return TOO_PRECISE;
+    case PRICE_INEXACT:
+        return INEXACT_PRICE;
     case PRICE_TOO_LARGE:
         return TOO_LARGE_PRICE;
     case PRICE_NEGATIVE:

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 
 #define UNITS_MAX      (PRICE_CENTS_MAX / 100)
-#define UNITS_LIMIT    1e16 /* the first double that is too large */
+#define UNITS_LIMIT    1e16   /* the first double that is too large */
+#define EXACT_LIMIT    0x1p46 /* from here on doubles lie more than a cent apart */
 #define DECIMAL_PLACES 2
 
 static bool is_digit(char c)
@@ -83,6 +84,8 @@ static enum price_status read_real(int64_t *out, double number)
         return PRICE_NEGATIVE;
     if (number >= UNITS_LIMIT)
         return PRICE_TOO_LARGE;
+    if (number >= EXACT_LIMIT)
+        return PRICE_INEXACT;
     size = snprintf(nearest, sizeof(nearest), "%.2f", fabs(number)); /* fabs: -0.0 is 0 */
     if (strtod(nearest, NULL) != number)
         return PRICE_TOO_PRECISE;

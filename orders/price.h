@@ -19,6 +19,7 @@ enum price_status {
     PRICE_OK,
     PRICE_NOT_DECIMAL, /* no plain decimal notation, or no text and no number at all */
     PRICE_TOO_PRECISE, /* more than two decimal places */
+    PRICE_INEXACT,     /* a real so large that several prices are the same double; as text it would be one of them */
     PRICE_TOO_LARGE,   /* more than PRICE_CENTS_MAX */
     PRICE_NEGATIVE,
 };
@@ -28,7 +29,8 @@ enum price_status price_parse(int64_t *out, struct rpc_bytes text);
 
 /*
  * Read a JSON value: text as above, an integer, or a real whose nearest value of two decimal places is the same double
- * (0.29 is a price, 1.005 is too precise).
+ * (0.29 is a price, 1.005 is too precise).  From 2^46 on, some 70 trillion, neighbours of two places share a double: a
+ * real there does not say which of them was meant, and is refused.
  */
 enum price_status price_read(int64_t *out, const json_t *value);
 

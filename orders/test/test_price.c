@@ -21,6 +21,8 @@ static const char *name_of(enum price_status status)
         return "PRICE_NOT_DECIMAL";
     case PRICE_TOO_PRECISE:
         return "PRICE_TOO_PRECISE";
+    case PRICE_INEXACT:
+        return "PRICE_INEXACT";
     case PRICE_TOO_LARGE:
         return "PRICE_TOO_LARGE";
     case PRICE_NEGATIVE:
@@ -136,6 +138,7 @@ static void test_json(void **state)
     json_is("5.0", 500);
     json_is("1e2", 10000);
     json_is("99999999999.99", 9999999999999);
+    json_is("70368744177663.99", 7036874417766399);
     json_is("9999999999999999", 999999999999999900);
 }
 
@@ -146,6 +149,8 @@ static void test_json_refused(void **state)
     json_is_refused("0.001", PRICE_TOO_PRECISE);
     json_is_refused("1e-300", PRICE_TOO_PRECISE);
     json_is_refused("100000.999", PRICE_TOO_PRECISE);
+    json_is_refused("70368744177664.01", PRICE_INEXACT);
+    json_is_refused("9007199254740992.01", PRICE_INEXACT);
     json_is_refused("10000000000000000", PRICE_TOO_LARGE);
     json_is_refused("9223372036854775807", PRICE_TOO_LARGE);
     json_is_refused("1e16", PRICE_TOO_LARGE);
