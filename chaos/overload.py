@@ -6,8 +6,8 @@ whatever the shop does, on as many connections as a gateway takes.  What is acce
 answered before the deadline; what is refused must be refused at once, by 503 with Retry-After; memory must not grow; and
 each order that was acknowledged must be there, once, and have lowered the stock once.
 
-In the slow cases PostgreSQL sleeps, so that what is sustainable is little, and the same on every machine: there a line of as many
-as may be under way would outlive the deadline.
+In the slow cases PostgreSQL sleeps, so that what is sustainable is little: there a line of as many as may be under way would
+outlive the deadline.
 
 Ends with a table and "N passed, N failed".
 """
@@ -59,7 +59,7 @@ class Case:
     load: str
     slow_ms: int = 0  # PostgreSQL sleeps so long
     slow_by: str = "ROW"  # ... for each order; or for each STATEMENT, which may hold many
-    is_quick: bool = False  # PostgreSQL sleeps so long at a time that a wait for a processor counts for nothing beside it
+    is_quick: bool = False
 
 
 CASES = (
@@ -235,7 +235,7 @@ class Overload:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, help=f"how long twice the peak is offered ({SECONDS}; quick: {SECONDS_QUICK})")
-    parser.add_argument("--quick", action="store_true", help="the case alone that means the same on a busy machine")
+    parser.add_argument("--quick", action="store_true", help="one case alone, in which PostgreSQL is slow")
     parser.add_argument("--case", action="append", help="only this one (several: again)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is stopped
