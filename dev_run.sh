@@ -241,10 +241,10 @@ service_start() { # SERVICE INSTANCE
     fi
     if ((DEBUGGING)); then
         debugger_port=$((FIRST_DEBUG_PORT + ${#LABELS[@]}))
-        wrapper=(/usr/bin/python3 -I "$CHECKOUT/dev/debug_on_loopback.py" "$debugger_port")
+        wrapper=(/usr/bin/python3 -I "$CHECKOUT/dev/debug_on_loopback.py" "$debugger_port" "$RUN/$label.debugged")
         say "$label waits for a debugger on 127.0.0.1:$debugger_port: gdb $program -ex 'target remote 127.0.0.1:$debugger_port'"
     fi
-    rm -f "$RUN/$label.ready"
+    rm -f "$RUN/$label.ready" "$RUN/$label.debugged"
     exec {output}> >(keep_output "$label")
     LOG_PIDS+=($!)
     (
@@ -260,48 +260,44 @@ service_start() { # SERVICE INSTANCE
     exec {output}>&-
 }
 
-# The program that gdbserver runs.
-debugged_program() { # PID-OF-GDBSERVER
-    local status line
-    for status in /proc/[0-9]*/status; do
-        while read -r line; do
-            if [[ $line == TracerPid:*[[:space:]]"$1" ]]; then
-                status=${status%/status}
-                printf '%s' "${status##*/}"
-                return
-            fi
-        done <"$status" 2>/dev/null || true
-    done
-    return 1
+# The program that gdbserver runs, or ran until the debugger let it go.
+debugged_program() { # LABEL
+    local pid=''
+    read -r pid 2>/dev/null <"$RUN/$1.debugged" || return 1
+    process_identity "$pid" >/dev/null && printf '%s' "$pid"
 }
 
 # Under a debugger the signal is for the program, not for gdbserver, which would take it down undrained.  One that the
 # debugger holds would hear nothing until somebody lets it run: it is ended at once.
-signal_debugged() { # PID-OF-GDBSERVER SIGNAL
+signal_debugged() { # LABEL SIGNAL
     local child
     if child=$(debugged_program "$1") && [[ $(sed 's/.*) //; s/ .*//' "/proc/$child/stat" 2>/dev/null) != [tT] ]]; then
         kill -s "$2" "$child" 2>/dev/null || true
     else
-        kill -s KILL ${child:+"$child"} "$1" 2>/dev/null || true
+        kill -s KILL ${child:+"$child"} "${PIDS[$1]}" 2>/dev/null || true
     fi
 }
 
 signal_services() { # SIGNAL
-    local pid
-    for pid in "${PIDS[@]}"; do
+    local label
+    for label in "${!PIDS[@]}"; do
         if ((DEBUGGING)); then
-            signal_debugged "$pid" "$1"
+            signal_debugged "$label" "$1"
         else
-            kill -s "$1" "$pid" 2>/dev/null || true
+            kill -s "$1" "${PIDS[$label]}" 2>/dev/null || true
         fi
     done
 }
 
 # Whether a process has ended; if so, ENDED is its label and ENDED_CODE its exit code.
 service_ended() {
-    local label
+    local label program
     for label in "${!PIDS[@]}"; do
         if ! process_identity "${PIDS[$label]}" >/dev/null; then
+            if ((DEBUGGING)) && program=$(debugged_program "$label"); then
+                PIDS[$label]=$program # the debugger let it go, and gdbserver with it
+                continue
+            fi
             ENDED=$label
             ENDED_CODE=0
             { wait "${PIDS[$label]}" || ENDED_CODE=$?; } 2>/dev/null # see pause()
@@ -313,11 +309,11 @@ service_ended() {
 }
 
 all_ended() {
-    local pid
+    local label
     if ((DEBUGGING)); then
-        for pid in "${PIDS[@]}"; do
-            # Its program has ended; it would stay until the debugger has heard of it.
-            debugged_program "$pid" >/dev/null || kill -s KILL "$pid" 2>/dev/null || true
+        for label in "${!PIDS[@]}"; do
+            # Its program has ended; gdbserver would stay until the debugger has heard of it.
+            debugged_program "$label" >/dev/null || kill -s KILL "${PIDS[$label]}" 2>/dev/null || true
         done
     fi
     while service_ended; do
@@ -350,7 +346,7 @@ services_stop() {
     LOG_PIDS=()
     local label
     for label in "${LABELS[@]}"; do
-        rm -f "$RUN/$label.ready" "$RUN/$label.pid"
+        rm -f "$RUN/$label.ready" "$RUN/$label.pid" "$RUN/$label.debugged"
     done
 }
 

@@ -1,13 +1,14 @@
 """Runs a program under gdbserver, for one debugger that connects to 127.0.0.1:PORT.
 
-    debug_on_loopback.py PORT PROGRAM [ARGUMENT...]
+    debug_on_loopback.py PORT PID-FILE PROGRAM [ARGUMENT...]
 
 gdbserver's own listener takes connections on every address of the machine, whatever host it is given, and who connects may
 run anything.  So it talks through its standard input and output here, and a small relay listens for it.  This process
-becomes gdbserver.
+becomes gdbserver.  PID-FILE tells the program's process id, which stays when the debugger lets the program go.
 """
 import os
 import select
+import shlex
 import socket
 import sys
 
@@ -33,7 +34,7 @@ def relay(listener, gdbserver):
 
 
 def main():
-    port, program = int(sys.argv[1]), sys.argv[2:]
+    port, pid_file, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((LOOPBACK, port))
@@ -54,7 +55,9 @@ def main():
     os.dup2(far.fileno(), 0)
     os.dup2(far.fileno(), 1)
     far.close()
-    os.execvp("gdbserver", ["gdbserver", "--once", "-", *program])
+    # It hands the wrapper's words to a shell as they are.
+    wrapper = [shlex.quote(word) for word in ("sh", "-c", 'echo $$ >"$0" && exec "$@"', pid_file)]
+    os.execvp("gdbserver", ["gdbserver", "--once", "--wrapper", *wrapper, "--", "-", *program])
 
 
 if __name__ == "__main__":

@@ -444,3 +444,18 @@ def test_debug_goes_on_when_a_debugger_connects_and_the_service_drains_under_it(
     finally:
         debugger.close()
     assert run.services() == {}
+
+
+def test_what_a_debugger_lets_go_runs_on_and_stops_with_the_rest(start, debug_ports):
+    run = start("products", DEBUG="1")
+    wait_listening(run, debug_ports[:1])
+    debugger = GdbClient(debug_ports[0])
+    try:
+        assert debugger.ask(b"?").startswith((b"T05", b"S05"))
+        assert debugger.ask(b"D") == b"OK"  # detach
+    finally:
+        debugger.close()
+    run.wait_ready()
+    assert run.stop() == 0, run.output
+    assert "No such file" not in run.output
+    assert run.services() == {}
