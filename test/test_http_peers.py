@@ -596,6 +596,28 @@ def test_more_calls_than_fit_are_refused_at_once(make_shop):
         backends.stop()
 
 
+def test_a_gateway_with_all_it_takes_is_alive(make_shop):
+    """One request too many is refused; who asks for its health is not: a probe must not end what merely has much to do."""
+    shop = make_shop(rpc_timeout_ms=int(20_000 * TIME_SCALE))
+    backends = Backends(shop.room.amqp_uri)
+    try:
+        shop.add("gateway", REQUESTS_MAX="2").start().wait_ready()
+        with ThreadPoolExecutor(2) as pool:
+            waiting = [pool.submit(shop.http.get, f"/products/p{number}") for number in range(2)]
+            wait_until(lambda: len(backends.kept) == 2, "two requests are under way")
+            response = shop.http.get("/products/one-too-many")
+            check_error(response, 503, "SERVICE_UNAVAILABLE")
+            assert int(response.header("Retry-After")) > 0
+            assert shop.http.get("/healthz").status == 200
+            assert shop.http.get("/readyz").status == 200
+            assert shop.http.get("/nothing").status == 404
+            for one in list(backends.kept):
+                one.answer(a_product(one.parameter(0, "product_id")))
+            assert {future.result(ANSWER_S).status for future in waiting} == {200}
+    finally:
+        backends.stop()
+
+
 def refusal_lines(gateway):
     """Warnings about refused requests."""
     lines = [json.loads(line) for line in gateway.log().splitlines() if line.startswith(b"{")]

@@ -405,17 +405,20 @@ static void on_free(struct http_request *http)
     count--;
 }
 
+static void flight_refuse_one_too_many(struct flight *flight)
+{
+    metrics_count_refusal(METRICS_BOUND_REQUESTS);
+    flight->answer.retry_after = true;
+    flight_error(flight, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Too many requests are under way."));
+}
+
 static void flight_start(struct flight *flight)
 {
-    if (count > options.flights_max && peer_port(flight->peer) == ROUTE_PORT_SHOP) {
-        metrics_count_refusal(METRICS_BOUND_REQUESTS);
-        flight->answer.retry_after = true;
-        flight_error(flight, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Too many requests are under way."));
-        return;
-    }
     flight->route = route_find(peer_port(flight->peer), flight_method(flight), target_of(flight_target(flight)).path,
                                &flight->segment, &flight->answer.allow);
-    if (flight->route != NULL)
+    if (flight->route != NULL && flight->route->is_bounded && count > options.flights_max)
+        flight_refuse_one_too_many(flight);
+    else if (flight->route != NULL)
         flight->route->handler(flight);
     else if (flight->answer.allow != NULL)
         flight_error(flight, 405, "METHOD_NOT_ALLOWED", RPC_BYTES("The method is not allowed for this path."));

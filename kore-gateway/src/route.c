@@ -11,16 +11,16 @@ struct path {
 };
 
 static const struct route routes[ROUTES] = {
-    [ROUTE_NONE] = {ROUTE_NONE, "none", NULL},
-    [ROUTE_PRODUCTS_CREATE] = {ROUTE_PRODUCTS_CREATE, "products_create", products_create},
-    [ROUTE_PRODUCTS_GET] = {ROUTE_PRODUCTS_GET, "products_get", products_get},
-    [ROUTE_PRODUCTS_DELETE] = {ROUTE_PRODUCTS_DELETE, "products_delete", products_delete},
-    [ROUTE_ORDERS_CREATE] = {ROUTE_ORDERS_CREATE, "orders_create", orders_create},
-    [ROUTE_ORDERS_LIST] = {ROUTE_ORDERS_LIST, "orders_list", orders_list},
-    [ROUTE_ORDERS_GET] = {ROUTE_ORDERS_GET, "orders_get", orders_get},
-    [ROUTE_HEALTH_ALIVE] = {ROUTE_HEALTH_ALIVE, "health_alive", health_alive},
-    [ROUTE_HEALTH_READY] = {ROUTE_HEALTH_READY, "health_ready", health_ready},
-    [ROUTE_HEALTH_METRICS] = {ROUTE_HEALTH_METRICS, "health_metrics", health_metrics},
+    [ROUTE_NONE] = {ROUTE_NONE, "none", NULL, false},
+    [ROUTE_PRODUCTS_CREATE] = {ROUTE_PRODUCTS_CREATE, "products_create", products_create, true},
+    [ROUTE_PRODUCTS_GET] = {ROUTE_PRODUCTS_GET, "products_get", products_get, true},
+    [ROUTE_PRODUCTS_DELETE] = {ROUTE_PRODUCTS_DELETE, "products_delete", products_delete, true},
+    [ROUTE_ORDERS_CREATE] = {ROUTE_ORDERS_CREATE, "orders_create", orders_create, true},
+    [ROUTE_ORDERS_LIST] = {ROUTE_ORDERS_LIST, "orders_list", orders_list, true},
+    [ROUTE_ORDERS_GET] = {ROUTE_ORDERS_GET, "orders_get", orders_get, true},
+    [ROUTE_HEALTH_ALIVE] = {ROUTE_HEALTH_ALIVE, "health_alive", health_alive, false},
+    [ROUTE_HEALTH_READY] = {ROUTE_HEALTH_READY, "health_ready", health_ready, false},
+    [ROUTE_HEALTH_METRICS] = {ROUTE_HEALTH_METRICS, "health_metrics", health_metrics, false},
 };
 
 /* Each table ends with a path without a text. */

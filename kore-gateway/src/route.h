@@ -27,6 +27,7 @@ struct route {
     enum route_id id;
     const char *name; /* as it stands in the call stack of the calls that it makes */
     route_handler *handler;
+    bool is_bounded; /* it asks services: no more than REQUESTS_MAX of those at once */
 };
 
 /* "none" for ROUTE_NONE. */
