@@ -272,25 +272,36 @@ static void link_on_turn_end(void *arg)
 
 /* ---- The greeting ------------------------------------------------------------------------------------------------- */
 
+/* A server that does not know AUTH repeats what came with it, the password too, and perhaps cut short. */
+static bool shows_password(const struct redis_link *link, const char *error)
+{
+    return strstr(error, "unknown command") != NULL || strstr(error, link->uri.password) != NULL;
+}
+
+static void greeting_refused(struct redis_link *link, enum greeting greeting, const char *error)
+{
+    static const char *const said[] = {[GREETING_AUTH] = "it refuses the login: ",
+                                       [GREETING_SELECT] = "it refuses the database: ",
+                                       [GREETING_QUESTION] = ""};
+    bool is_code_enough = greeting == GREETING_AUTH && shows_password(link, error);
+    char reason[REDIS_REASON_SIZE];
+
+    snprintf(reason, sizeof(reason), "%s%.*s", said[greeting],
+             (int)(is_code_enough ? strcspn(error, " ") : strlen(error)), error);
+    link_drop(link, reason);
+}
+
 static void greeting_on_reply(redisAsyncContext *redis, void *reply_pointer, void *privdata)
 {
     struct redis_link *link = redis->data;
     const redisReply *reply = reply_pointer;
     enum greeting greeting = (enum greeting)(uintptr_t)privdata;
-    char reason[REDIS_REASON_SIZE];
 
     if (reply == NULL || link->redis != redis)
         return; /* it broke meanwhile; link_lost() sees to that */
     if (reply->type == REDIS_REPLY_ERROR) {
-        if (greeting == GREETING_NAME)
-            return; /* a courtesy to whoever reads CLIENT LIST, and perhaps not permitted */
-        /* A server that does not know AUTH shows what came with it, the password too: the error's code must do. */
-        if (greeting == GREETING_AUTH)
-            snprintf(reason, sizeof(reason), "it refuses the login: %.*s", (int)strcspn(reply->str, " "), reply->str);
-        else
-            snprintf(reason, sizeof(reason), "%s%s", greeting == GREETING_SELECT ? "it refuses the database: " : "",
-                     reply->str);
-        link_drop(link, reason);
+        if (greeting != GREETING_NAME) /* a courtesy to whoever reads CLIENT LIST, and perhaps not permitted */
+            greeting_refused(link, greeting, reply->str);
     } else if (greeting == GREETING_QUESTION) {
         link_enter(link, PHASE_UP);
     }

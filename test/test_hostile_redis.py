@@ -121,7 +121,7 @@ GREETINGS = {
 
 def test_greetings_that_go_wrong(room, directory):
     """Not ready, one line that says why, again with growing delay; ready as soon as the server is one; and SIGTERM is heard."""
-    benches = {what: Bench(room, directory, "user:password@") for what in GREETINGS}
+    benches = {what: Bench(room, directory, "user:s3same@") for what in GREETINGS}
     try:
         for what, (command, hook, _) in GREETINGS.items():
             redis = benches[what].redis

@@ -283,6 +283,32 @@ static void test_too_many_clients(void **state)
     fake_end(&fake);
 }
 
+static const char *answer_without_auth(struct fake *fake, const char *command)
+{
+    if (strcmp(command, "AUTH") != 0 || fake->countdown-- <= 0)
+        return answer_well(fake, command);
+    return fake->countdown % 2 == 0 ? "-ERR unknown command 'AUTH', with args beginning with: 'ses\r\n"
+                                    : "-DENIED no command AUTH sesame here\r\n";
+}
+
+static void test_the_password_is_not_repeated(void **state)
+{
+    struct fake fake;
+    struct redis_link *link;
+
+    (void)state;
+    fake_begin(&fake, answer_without_auth);
+    fake.countdown = 4;
+    link = link_new(&fake, TIMEOUT_MS);
+    wait_reason(link, "it refuses the login: DENIED");
+    assert_string_equal(redis_link_reason(link), "it refuses the login: DENIED");
+    wait_reason(link, "it refuses the login: ERR");
+    assert_string_equal(redis_link_reason(link), "it refuses the login: ERR");
+    assert_true(turns_until(turns, is_up, link));
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
 /* An error that nobody asked for, as a server says before it hangs up. */
 static void test_a_spontaneous_error(void **state)
 {
@@ -563,6 +589,7 @@ int main(void)
         cmocka_unit_test(test_loading),
         cmocka_unit_test(test_a_name_is_a_courtesy),
         cmocka_unit_test(test_too_many_clients),
+        cmocka_unit_test(test_the_password_is_not_repeated),
         cmocka_unit_test(test_a_spontaneous_error),
         cmocka_unit_test(test_a_reply_that_nobody_asked_for),
         cmocka_unit_test(test_hang_ups),
