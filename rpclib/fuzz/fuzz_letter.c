@@ -16,7 +16,7 @@
 #include "src/dead_letters.h"
 #include "tools/dead_letters.h"
 
-#define EVENTS         1    /* the service's first channel: it has no methods */
+#define EVENTS         2    /* behind the dead letters; the service has no methods */
 #define TOOL           1    /* the tool's, once the service is gone */
 #define PROPERTIES_MAX 3500 /* the peer's frames are small */
 #define ROOM           500  /* for our headers, in such a frame */
