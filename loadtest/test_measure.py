@@ -23,7 +23,7 @@ sys.dont_write_bytecode = True
 
 import bench as benchmark  # noqa: E402
 import table  # noqa: E402
-from measure import ceilings, figures, invariants, load, machine, peers, plots, processes  # noqa: E402
+from measure import ceilings, figures, invariants, load, machine, peers, plots, processes, suite  # noqa: E402
 from measure.report import Report  # noqa: E402
 from measure.runs import ECHOES, one_shop  # noqa: E402
 from measure.waiting import wait_until  # noqa: E402
@@ -415,22 +415,5 @@ def test_the_tables_go_between_the_marks_of_a_file(tmp_path):
     assert page.read_text() == "no marks\n"
 
 
-def main(arguments):
-    class Count:
-        passed = failed = 0
-
-        def pytest_runtest_logreport(self, report):
-            if report.failed:
-                self.failed += 1
-            elif report.when == "call":
-                self.passed += report.passed
-                self.failed += report.skipped
-
-    count = Count()
-    code = pytest.main(["-q", "-p", "no:cacheprovider", str(HERE / "test_measure.py"), *arguments], plugins=[count])
-    print(f"{count.passed} passed, {count.failed or int(code != 0)} failed")
-    return int(code != 0)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(suite.run(__file__, sys.argv[1:]))

@@ -1,6 +1,7 @@
+#!/usr/bin/python3
 """Does the shop on Moleculer promise what ours does, where the comparison counts on it?  An extra suite: it needs Node and npm.
 
-    /usr/bin/python3 -m pytest -q loadtest/moleculer/test_shop.py     BUILD_DIR names the build folder (build)
+    loadtest/moleculer/test_shop.py     ends with "N passed, N failed"; BUILD_DIR names the build folder (build)
 """
 import json
 import sys
@@ -15,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 sys.dont_write_bytecode = True
 
-from measure import data, invariants, load, peers  # noqa: E402
+from measure import data, invariants, load, peers, suite  # noqa: E402
 from measure.runs import one_shop  # noqa: E402
 from measure.waiting import wait_until  # noqa: E402
 
@@ -163,3 +164,7 @@ def test_an_event_is_acknowledged_after_it_was_handled(bench, workload, channel)
             redis.execute_command("CLIENT UNPAUSE")
     shop.add("products")
     wait_until(lambda: stock(shop, 7) == data.STOCK - events, "the stock is lowered", DEADLINE_S)
+
+
+if __name__ == "__main__":
+    sys.exit(suite.run(__file__, sys.argv[1:]))
