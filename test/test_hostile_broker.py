@@ -636,7 +636,7 @@ def test_a_channel_that_cannot_be_set_up(start):
         for name, broker in made.items():
             wait_until(lambda: broker.count("queue.declare") >= 6, f"{name} tries again")
             programs[name].wait_complaint("PRECONDITION_FAILED")
-            programs[name].assert_terse(3)  # one for each kind of channel
+            programs[name].assert_terse(4)  # one for each kind of channel
             assert not programs[name].is_ready
             broker.hooks.clear()
             programs[name].wait_is_ready()

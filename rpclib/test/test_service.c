@@ -812,6 +812,7 @@ static void test_suspects(void **state)
     assert_non_null(strstr(peer.messages[peer.messages_count - 1].headers, "its consumer went away"));
     assert_non_null(strstr(peer.messages[peer.messages_count - 1].headers,
                            "\"x-airship-queue\": \"evt-orders-order_created--products.on_order\""));
+    rpc_event_done(held_events[0]);
 }
 
 /* It is a new message when it goes back: the broker does not flag it. */
