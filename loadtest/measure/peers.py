@@ -40,7 +40,7 @@ MOLECULER = Peer(
     "moleculer",
     "tuned Moleculer",
     ". loadtest/moleculer/environment.sh && moleculer_install",
-    "cd loadtest/moleculer && node -p \"'moleculer ' + require('moleculer/package').version + '\\nnode ' + process.versions.node\"",
+    "cd loadtest/moleculer && node -p \"'moleculer ' + require('./node_modules/moleculer/package.json').version + '\\nnode ' + process.versions.node\"",
     ("node", "--max-semi-space-size=32", MOLECULER_SHOP),
     {"NODE_ENV": "production", "NODE_OPTIONS": "", "PREFETCH": "100", "POSTGRES_CONNECTIONS": "20"},
     True,
