@@ -6,16 +6,19 @@ MESON_OPTIONS ?=
 # Debian's, whatever else is in PATH: it runs with Debian's Python.
 MESON := $(firstword $(wildcard /usr/bin/meson) meson)
 
-.PHONY: all help install clean test check fuzz smoke bench bench-quick chaos chaos-seeds overload
+.PHONY: all programs help install clean test check fuzz smoke bench bench-quick chaos chaos-seeds overload
 
+all: TARGET = all
+programs: TARGET = programs
 # A file is no target here: make cannot name one whose path holds a space.
-all:
+all programs:
 	@command -v $(MESON) >/dev/null || { echo "meson is not installed; ./dev_run.sh installs what is missing" >&2; exit 3; }
 	@test -e '$(BUILD_DIR)/build.ninja' || $(MESON) setup $(MESON_OPTIONS) '$(BUILD_DIR)'
-	@ninja -C '$(BUILD_DIR)'
+	@ninja -C '$(BUILD_DIR)' $(TARGET)
 
 help:
 	@echo "make                          build into $(BUILD_DIR)/ (MESON_OPTIONS='-Dbuildtype=debug' for the first time)"
+	@echo "make programs                 what runs alone: the three programs and the rpc command, not tests, fuzzers, load generators"
 	@echo "make install DESTDIR= PREFIX= install; the prefix is /usr/local by default"
 	@echo "make test                     all tests, as ./dev_test.sh"
 	@echo "make smoke                    test/nex-smoketest.sh against a shop that runs on this machine"

@@ -454,7 +454,7 @@ main() {
     check_servers
     servers_hold
     trap on_stop INT TERM HUP
-    step make --no-print-directory -C "$CHECKOUT" BUILD_DIR="$BUILD" || end "$EXIT_FAILED"
+    step make --no-print-directory -C "$CHECKOUT" BUILD_DIR="$BUILD" programs || end "$EXIT_FAILED"
     servers_start
     if runs orders; then
         database_migrate

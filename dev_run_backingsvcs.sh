@@ -217,7 +217,7 @@ command_rabbitmqctl() { # ARGUMENT...
 }
 
 main() {
-    local command=${1:-start} server
+    local command=${1-start} server
     shift || true
     SERVICE=
     if [[ $command == env && ${1:-} == --service ]]; then

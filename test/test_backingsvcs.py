@@ -296,7 +296,7 @@ def test_a_folder_of_an_older_version_gets_the_users(running):
     assert running.redis().get("held") == "kept"
 
 
-@pytest.mark.parametrize("arguments", [["restart"], ["start", "mysql"], ["stop", "redis", "mysql"], ["env", "--service", "shop"]])
+@pytest.mark.parametrize("arguments", [["restart"], ["start", "mysql"], ["stop", "redis", "mysql"], ["env", "--service", "shop"], [""]])
 def test_wrong_usage(running, arguments):
     refused = running.call(*arguments)
     assert refused.returncode == 2 and arguments[-1] in refused.stdout

@@ -155,7 +155,7 @@ def refused(run, *parts):
 def test_make_builds_where_the_path_holds_a_space(tmp_path):
     build = tmp_path / "a shop" / "build"
     build.mkdir(parents=True)
-    (build / "build.ninja").write_text("rule touch\n  command = touch $out\nbuild built: touch\n")
+    (build / "build.ninja").write_text("rule touch\n  command = touch $out\nbuild built: touch\nbuild all: phony built\n")
     made = subprocess.run(["make", "-C", CHECKOUT, f"BUILD_DIR={build}"], capture_output=True, text=True, timeout=60)
     assert made.returncode == 0, made.stderr
     assert (build / "built").exists()
