@@ -11,9 +11,29 @@ function refuseUnhandled(handled) {
     return handled;
 }
 
-/* Two things that Moleculer has no setting for: here, as in ours, events are kept on disk and calls are not (it has one set of
- * message options for all packets), and an event that comes while the program stops goes back to its queue. */
+/* Three things that Moleculer has no setting for.  Here, as in ours, events are kept on disk and calls are not (it has one set
+ * of message options for all packets), and an event that comes while the program stops goes back to its queue.  And a service
+ * is ready when its queues are there: Moleculer makes them a second after broker.start(), by itself, and what is sent
+ * to a queue before there is one is lost without a word. */
 class Transporter extends Transporters.AMQP {
+    constructor(options) {
+        super(options);
+        this.events = [];
+        this.subscribed = new Promise((resolve) => (this.resolveSubscribed = resolve));
+    }
+
+    subscribeBalancedEvent(...names) {
+        const subscribed = super.subscribeBalancedEvent(...names);
+        this.events.push(subscribed); // makeBalancedSubscriptions() does not wait for these
+        return subscribed;
+    }
+
+    async makeBalancedSubscriptions() {
+        await super.makeBalancedSubscriptions();
+        await Promise.all(this.events);
+        this.resolveSubscribed();
+    }
+
     send(topic, data, route) {
         if (route.packet.type !== EVENT || !route.balanced || !this.channel) return super.send(topic, data, route);
         this.channel.sendToQueue(topic, data, PERSISTENT);
@@ -48,4 +68,10 @@ function createBroker(name) {
     });
 }
 
-module.exports = { createBroker };
+/* A broker with services: when this resolves, they are asked. */
+async function startServices(broker) {
+    await broker.start();
+    await broker.transit.tx.subscribed;
+}
+
+module.exports = { createBroker, startServices };

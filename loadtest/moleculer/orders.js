@@ -1,6 +1,7 @@
 "use strict";
 /* Orders in PostgreSQL, in the tables that the C and Python services share. */
 const { Errors } = require("moleculer");
+const { startServices } = require("./broker");
 const { Pool } = require("pg");
 
 const CONNECTIONS = 20;
@@ -81,7 +82,7 @@ module.exports = (broker, settings) => {
     return {
         async start() {
             await pool.query("SELECT");
-            await broker.start();
+            await startServices(broker);
         },
         async stop() {
             await broker.stop();

@@ -2,6 +2,7 @@
 /* Products in Redis: one hash a product, under products:<id>. */
 const Redis = require("ioredis");
 const { Errors } = require("moleculer");
+const { startServices } = require("./broker");
 
 const APPLIED_TTL_S = 7 * 24 * 3600;
 const FIELDS = ["title", "passenger_capacity", "maximum_speed", "in_stock"];
@@ -64,7 +65,7 @@ module.exports = (broker, settings) => {
     return {
         async start() {
             await redis.connect();
-            await broker.start();
+            await startServices(broker);
         },
         async stop() {
             await broker.stop();

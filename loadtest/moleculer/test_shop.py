@@ -124,6 +124,18 @@ def test_an_event_that_comes_twice_has_its_effect_once(workload, channel):
     assert stock(shop, 3) == data.STOCK - 8
 
 
+def test_a_program_is_ready_when_its_queues_are_consumed(bench, workload, channel):
+    """A request to a queue that is not there is lost, and there is no deadline."""
+    shop = workload.shop
+    for name, queues in (("products", ("MOL.REQB.products.get", "MOL.REQB.products.exists", EVENTS)), ("orders", (CREATE,))):
+        shop.programs[name].pop().stop()
+        for queue in queues:
+            channel.queue_delete(queue)
+        shop.add(name)
+        for queue in queues:
+            assert channel.queue_declare(queue, passive=True).method.consumer_count == 1
+
+
 def test_an_event_waits_on_disk_for_products_that_is_away(bench, workload, channel):
     shop = workload.shop
     shop.programs["products"].pop().stop()
