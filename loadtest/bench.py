@@ -51,7 +51,7 @@ from measure import machine, peers  # noqa: E402
 from measure.load import WrongAnswer  # noqa: E402
 from measure.peers import NAMEKO_PYTHON, PEERS  # noqa: E402
 from measure.report import Report  # noqa: E402
-from measure.runs import Bench, Worthless, flat_room, flat_shops  # noqa: E402
+from measure.runs import AWAKE_AT_MOST, Bench, Worthless, flat_room, flat_shops  # noqa: E402
 from measure.servers import CHECKOUT, FREE_PORT, Servers, Shop  # noqa: E402
 from measure.terminal import say  # noqa: E402
 
@@ -112,7 +112,7 @@ def arguments():
     add("--python", action="append", default=[], choices=["products", "orders"], help="run this one on Nameko in our shop")
     add("--generator", choices=["wrk", "http_load"], default="wrk", help="of the closed loop (wrk)")
     add("--results", type=Path, default=HERE / "results", metavar="FOLDER", help="where the result goes")
-    add("--asleep", action="store_true", help="let processors sleep when they have no work (they are kept awake)")
+    add("--asleep", action="store_true", help="let processors sleep at one connection too (they are kept awake there)")
     add("--keep", action="store_true", help="do not remove the run's folder: data and logs")
     add("--strict", action="store_true", help="exit code 1 also when a target is missed")
     options = parser.parse_args()
@@ -186,7 +186,7 @@ def measure(options, bench, servers, report):
     def shop_in(room, settings=None):
         return Shop(room, bench.build_dir, None, {**WATCHED, **(settings or {})}, options.python)
 
-    report.machine = {**machine.describe(bench.build_dir), "processors_awake": not options.asleep}
+    report.machine = {**machine.describe(bench.build_dir), "processors_awake_at": 0 if options.asleep else AWAKE_AT_MOST}
     for peer in found:
         report.machine["versions"].update(peers.versions(peer))
     report.durability = machine.durability(rooms["shop"])
@@ -247,7 +247,7 @@ def main():
     directory = Path(tempfile.mkdtemp(prefix="airship-bench-"))
     directory.chmod(0o755)  # PostgreSQL may run as another user than the caller
     servers = Servers(directory / "servers")
-    bench = Bench(servers, build_dir, directory, options.seconds, options.quick, options.generator)
+    bench = Bench(servers, build_dir, directory, options.seconds, options.quick, options.generator, options.asleep)
     began = time.monotonic()
     code, report, broken_off = 1, None, None
     try:
@@ -255,8 +255,7 @@ def main():
             say("starting RabbitMQ, Redis and PostgreSQL")
             servers.start()
             report = Report(bench.measured, list(options.connections), bench.checked)
-            with machine.kept_awake(build_dir, not options.asleep):
-                measure(options, bench, servers, report)
+            measure(options, bench, servers, report)
         except GIVEN_UP as error:
             broken_off = str(error)
         except KeyboardInterrupt:

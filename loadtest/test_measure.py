@@ -362,7 +362,7 @@ def test_a_chart_is_a_document():
         assert len(document.getElementsByTagName("circle")) == 2
 
 
-def test_processors_are_kept_awake_by_who_gives_way_to_everybody(bench):
+def test_processors_are_kept_awake_at_one_connection_by_who_gives_way_to_everybody(bench):
     wanted = {frozenset({processor}) for processor in os.sched_getaffinity(0)}
     before = processes.tree([os.getpid()])
 
@@ -370,9 +370,11 @@ def test_processors_are_kept_awake_by_who_gives_way_to_everybody(bench):
         idle = [pid for pid in processes.tree([os.getpid()]) - before if os.sched_getscheduler(pid) == os.SCHED_IDLE]
         return {frozenset(os.sched_getaffinity(pid)): pid for pid in idle}
 
-    with machine.kept_awake(bench.build_dir):
+    with bench.awake(1):
         wait_until(lambda: set(keepers()) == wanted, "a keeper on each processor", WAIT_S)
         pids = set(keepers().values())
+    with bench.awake(8):
+        assert keepers() == {}, "there is work enough"
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "no keeper left", WAIT_S)
 
 

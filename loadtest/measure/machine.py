@@ -55,16 +55,13 @@ def describe(build_dir):
 
 
 @contextmanager
-def kept_awake(build_dir, wanted=True):
+def kept_awake(build_dir):
     """No processor sleeps meanwhile; keep_awake.c says why."""
-    if not wanted:
-        yield
-        return
     process = subprocess.Popen([build_dir / "loadtest" / "keep_awake"], stdin=subprocess.DEVNULL)
     try:
         yield
         if process.poll() is not None:
-            raise RuntimeError("the processors were not kept awake to the end: keep_awake ended (its words above)")
+            raise RuntimeError("the processors were not kept awake to the end of a run: keep_awake ended (its words above)")
     finally:
         process.kill()
         process.wait()

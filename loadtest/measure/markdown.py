@@ -21,7 +21,7 @@ def _machine(report, result):
     named.update({"nameko": "Nameko", "moleculer": "Moleculer", "node": "Node.js"})
     servers = ", ".join(f"{title} {versions[name]}" for name, title in named.items() if name in versions)
     durability = ", ".join(f"{name} {value}" for name, value in report.durability.items() if name in _DURABILITY)
-    awake = ", kept awake" if machine.get("processors_awake") else ""
+    awake = ", kept awake at one connection" if machine.get("processors_awake_at") else ""
     repetitions = max(len(runs) for runs in report.measured.results.values())
     return (
         f"{machine['processors']} processors ({machine['processor']}{awake}), {machine['memory_mib'] / 1024:.0f} GiB, Linux"

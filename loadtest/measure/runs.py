@@ -3,9 +3,9 @@ import os
 import subprocess
 import threading
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
-from . import data, invariants, load, processes
+from . import data, invariants, load, machine, processes
 from .ceilings import Commands, Database, Echo, Statements, redis_commands
 from .figures import Measurements
 from .peers import LOADS, PEERS
@@ -20,6 +20,7 @@ OPEN_LOOP_SHARES = (0.5, 0.8)  # of the peak
 OPEN_LOOP_QUICK = ("get_product", "post_order")
 SERVERS = ("rabbitmq", "redis", "postgres")
 BATCH_CLIENTS = 4
+AWAKE_AT_MOST = 1  # connections: with more, there is always work for a processor
 WORTHLESS_MAX = 10  # runs that went wrong; past that, it is not the run
 SCRAPE_INTERVAL_S = 1
 # The broker's ceilings: what is measured -> its program, and the way that its messages take.
@@ -49,13 +50,14 @@ class Worthless(Exception):
 class Bench:
     """Servers, shops and generators of one benchmark, and what was measured."""
 
-    def __init__(self, servers, build_dir, directory, seconds, quick=False, generator="wrk"):
+    def __init__(self, servers, build_dir, directory, seconds, quick=False, generator="wrk", asleep=False):
         self.servers = servers
         self.build_dir = build_dir
         self.directory = directory
         self.seconds = seconds
         self.quick = quick  # leave out what tells least
         self.closed_by = generator
+        self.asleep = asleep  # processors may sleep at any number of connections
         self.generator = load.Generator(build_dir, directory)
         self.measured = Measurements()
         self.shops = []
@@ -86,6 +88,11 @@ class Bench:
 
     # ---- one run -----------------------------------------------------------------------------------------------
 
+    def awake(self, connections):
+        """Where one request waits for the next, processors sleep between its steps; there they are kept from it."""
+        wanted = connections <= AWAKE_AT_MOST and not self.asleep
+        return machine.kept_awake(self.build_dir) if wanted else nullcontext()
+
     def _components(self, shop):
         components = {name: shop.pids(name) for name in shop.NAMES}
         components.update({name: self.servers.pids(name) for name in SERVERS})
@@ -105,10 +112,11 @@ class Bench:
         shop = workload.shop
         connections = arguments[0]
         note(f"{what}, {connections} connections")
-        for_warmth = self.generator.closed_exact(workload, name, connections, WARM_UP_S)
-        before = {part: processes.cpu_seconds(pids) for part, pids in self._components(shop).items()}
-        result = run(workload, name, *arguments)
-        after = {part: processes.cpu_seconds(pids) for part, pids in self._components(shop).items()}
+        with self.awake(connections):
+            for_warmth = self.generator.closed_exact(workload, name, connections, WARM_UP_S)
+            before = {part: processes.cpu_seconds(pids) for part, pids in self._components(shop).items()}
+            result = run(workload, name, *arguments)
+            after = {part: processes.cpu_seconds(pids) for part, pids in self._components(shop).items()}
         found = load.faults(for_warmth) + load.faults(result)
         if found:
             raise Worthless(f"{what}, {connections} connections: " + "; ".join(found))
@@ -170,7 +178,9 @@ class Bench:
     def ceiling(self, what, connections, measure):
         note(f"{what}, {connections}")
         try:
-            self.measured.add(what, connections, measure())
+            with self.awake(connections):
+                result = measure()
+            self.measured.add(what, connections, result)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             self._worthless(what, connections, " ".join(str(error).split()))
 
