@@ -567,6 +567,12 @@ def test_answers_to_a_client_that_has_left(gateway_shop, http, backends):
     gateway_shop.assert_running()
 
 
+def check_refused(response, *service):
+    """For now: it says when to come back."""
+    check_error(response, 503, "SERVICE_UNAVAILABLE", *service)
+    assert int(response.header("Retry-After")) > 0
+
+
 def test_more_calls_than_fit_are_refused_at_once(make_shop):
     """A bound, and past it an immediate 503 that says when to come back; nothing waits in a hidden queue."""
     shop = make_shop(rpc_timeout_ms=int(20_000 * TIME_SCALE))
@@ -576,9 +582,7 @@ def test_more_calls_than_fit_are_refused_at_once(make_shop):
         with ThreadPoolExecutor(4) as pool:
             waiting = [pool.submit(shop.http.get, f"/products/p{number}") for number in range(4)]
             wait_until(lambda: len(backends.kept) == 4, "four calls are in flight")
-            response = shop.http.get("/products/one-too-many")
-            check_error(response, 503, "SERVICE_UNAVAILABLE")
-            assert int(response.header("Retry-After")) > 0
+            check_refused(shop.http.get("/products/one-too-many"))
             response = shop.http.post("/orders", {"order_details": [a_line("x")]})
             check_error(response, 503, "SERVICE_UNAVAILABLE")
             assert len(backends.kept) == 4
@@ -605,9 +609,7 @@ def test_a_gateway_with_all_it_takes_is_alive(make_shop):
         with ThreadPoolExecutor(2) as pool:
             waiting = [pool.submit(shop.http.get, f"/products/p{number}") for number in range(2)]
             wait_until(lambda: len(backends.kept) == 2, "two requests are under way")
-            response = shop.http.get("/products/one-too-many")
-            check_error(response, 503, "SERVICE_UNAVAILABLE")
-            assert int(response.header("Retry-After")) > 0
+            check_refused(shop.http.get("/products/one-too-many"))
             assert shop.http.get("/healthz").status == 200
             assert shop.http.get("/readyz").status == 200
             assert shop.http.get("/nothing").status == 404
@@ -653,9 +655,7 @@ def test_nobody_works_for_a_request_that_will_be_refused(make_shop, what):
             wait_until(lambda: time.monotonic() > kept_at + slow_s, "the service is slow")
             asked = len(backends.of(first))
             for _ in range(20):
-                response = ask(shop.http)
-                check_error(response, 503, "SERVICE_UNAVAILABLE", second.partition(".")[0])
-                assert int(response.header("Retry-After")) > 0
+                check_refused(ask(shop.http), second.partition(".")[0])
             assert (len(backends.of(first)), len(backends.kept)) == (asked, 16)
             assert len(refusal_lines(gateway)) == 1
             backends.answers[second] = second_answer

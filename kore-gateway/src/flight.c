@@ -313,13 +313,18 @@ struct answer *flight_answer(struct flight *flight)
     return &flight->answer;
 }
 
-/* Instead of an answer that would find no room; what was made of that does not stay in memory behind this one. */
-static void answer_no_room(struct answer *answer)
+/* For now there is too much of something; what was made of another answer does not stay in memory behind this one. */
+static void answer_refusal(struct answer *answer, enum metrics_bound bound, struct rpc_bytes message)
 {
-    metrics_count_refusal(METRICS_BOUND_OUTPUT);
+    metrics_count_refusal(bound);
     answer_clear(answer);
     answer->retry_after = true;
-    answer_error(answer, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Too many large answers are under way."));
+    answer_error(answer, 503, "SERVICE_UNAVAILABLE", message);
+}
+
+static void answer_no_room(struct answer *answer)
+{
+    answer_refusal(answer, METRICS_BOUND_OUTPUT, RPC_BYTES("Too many large answers are under way."));
 }
 
 void flight_done(struct flight *flight)
@@ -407,9 +412,8 @@ static void on_free(struct http_request *http)
 
 static void flight_refuse_one_too_many(struct flight *flight)
 {
-    metrics_count_refusal(METRICS_BOUND_REQUESTS);
-    flight->answer.retry_after = true;
-    flight_error(flight, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Too many requests are under way."));
+    answer_refusal(&flight->answer, METRICS_BOUND_REQUESTS, RPC_BYTES("Too many requests are under way."));
+    flight_done(flight);
 }
 
 static void flight_start(struct flight *flight)

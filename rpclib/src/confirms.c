@@ -13,7 +13,7 @@ struct unconfirmed {
     uint64_t deadline_ms;
     uint64_t position; /* of its first byte in the connection's output */
     bool returned;
-    char message_id[37]; /* finds it again when it is returned */
+    char message_id[RPC_UUID_SIZE]; /* finds it again when it is returned */
 };
 
 static struct unconfirmed *place_of(struct confirms *confirms, uint64_t tag)

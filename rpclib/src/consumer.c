@@ -152,7 +152,10 @@ void consumer_done(struct taken *taken)
     consumer->events->on_change(consumer->arg);
 }
 
-void consumer_done_at_once(struct taken *taken)
+enum verdict { VERDICT_ACK, VERDICT_REQUEUE, VERDICT_DISCARD };
+
+/* Settled by a frame of its own, now. */
+static void taken_settle(struct taken *taken, enum verdict verdict)
 {
     struct consumer *consumer = taken->consumer;
 
@@ -160,24 +163,22 @@ void consumer_done_at_once(struct taken *taken)
         free(taken);
         return;
     }
-    if (!taken->stale)
+    if (!taken->stale && verdict == VERDICT_ACK)
         mq_ack(consumer->session.channel, taken->tag, false);
+    else if (!taken->stale)
+        mq_reject(consumer->session.channel, taken->tag, verdict == VERDICT_REQUEUE);
     consumer_forget(consumer, taken);
     consumer->events->on_change(consumer->arg);
 }
 
+void consumer_done_at_once(struct taken *taken)
+{
+    taken_settle(taken, VERDICT_ACK);
+}
+
 void consumer_reject(struct taken *taken, bool requeue)
 {
-    struct consumer *consumer = taken->consumer;
-
-    if (consumer == NULL) {
-        free(taken);
-        return;
-    }
-    if (!taken->stale)
-        mq_reject(consumer->session.channel, taken->tag, requeue);
-    consumer_forget(consumer, taken);
-    consumer->events->on_change(consumer->arg);
+    taken_settle(taken, requeue ? VERDICT_REQUEUE : VERDICT_DISCARD);
 }
 
 /* --- deliveries --- */

@@ -4,9 +4,10 @@
 
 #include "connection.h"
 #include "context.h"
-#include "incoming.h"
+#include "envelope.h"
 #include "rpclib/json.h"
 #include "rpclib/log.h"
+#include "service.h"
 #include "uuid.h"
 #include "wire.h"
 
@@ -215,7 +216,7 @@ static void subscription_on_message(const struct mq_delivery *delivery, void *ar
 static bool subscription_name_queue(struct subscription *subscription)
 {
     const char *identifier = subscription->handler->identifier;
-    char random[37];
+    char random[RPC_UUID_SIZE];
 
     if (identifier == NULL) {
         rpc_uuid4(random);
