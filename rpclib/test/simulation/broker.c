@@ -557,8 +557,9 @@ static void settle(struct broker *broker, struct channel *channel, struct delive
         else
             message_free(delivery->message);
     } else {
-        broker->watcher.on_settled(delivery->message, delivery->queue == NULL ? "" : delivery->queue->name, fate,
-                                   broker->watcher.arg);
+        if (broker->watcher.on_settled != NULL)
+            broker->watcher.on_settled(delivery->message, delivery->queue == NULL ? "" : delivery->queue->name, fate,
+                                       broker->watcher.arg);
         message_free(delivery->message);
     }
     free(delivery);

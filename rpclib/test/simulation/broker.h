@@ -29,7 +29,7 @@ enum broker_fate { BROKER_ACKED, BROKER_REJECTED };
 struct broker_watcher {
     /* A message was published; it went into so many queues; `accepted` is false for one that is refused by a nack. */
     void (*on_publish)(const struct broker_message *message, unsigned queues, bool accepted, void *arg);
-    /* A delivery is done with. */
+    /* A delivery is done with; NULL: nobody wants to know. */
     void (*on_settled)(const struct broker_message *message, const char *queue, enum broker_fate fate, void *arg);
     void (*on_violation)(const char *what, void *arg);
     void (*on_story)(const char *line, void *arg);

@@ -152,14 +152,6 @@ static void on_publish(const struct broker_message *message, unsigned queues, bo
         world.accepted += queues;
 }
 
-static void on_settled(const struct broker_message *message, const char *queue, enum broker_fate fate, void *arg)
-{
-    (void)message;
-    (void)queue;
-    (void)fate;
-    (void)arg;
-}
-
 static void on_violation(const char *what, void *arg)
 {
     (void)arg;
@@ -332,7 +324,7 @@ static void check_ends(void)
 static void everything(void)
 {
     static const struct broker_watcher watcher = {
-        .on_publish = on_publish, .on_settled = on_settled, .on_violation = on_violation};
+        .on_publish = on_publish, .on_violation = on_violation};
     struct rpc_context *context;
 
     memset(&world, 0, sizeof(world));
