@@ -402,6 +402,31 @@ def test_a_result_can_be_read_again(tmp_path):
     assert [line.of_wire for line in report.lines() if line.what.startswith("GET")][0] == "0.50"
 
 
+def test_two_results_agree_where_their_ranges_overlap(tmp_path):
+    def result(name, rates, ceiling):
+        measured = figures.Measurements()
+        for rate in rates:
+            measured.add("get_product", 64, {"rate": rate})
+            measured.add("ceiling", 64, {"rate": ceiling})
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps({"measurements": measured.as_json()}))
+        return path
+
+    def compared(one, other):
+        done = subprocess.run([sys.executable, str(HERE / "agree.py"), str(one), str(other)], capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    first = result("first", (900, 1000, 1100), 2000)
+    assert "rates: 2 of 2 agree; shares of the ceiling: 1 of 1" in compared(first, first)[1]
+    code, text = compared(first, result("slower", (500, 520, 540), 1000))  # the machine was half as fast
+    assert code == 0 and "rates: 0 of 2 agree; shares of the ceiling: 1 of 1" in text and "0.52" in text
+    assert "shares of the ceiling: 0 of 1" in compared(first, result("worse", (500, 520, 540), 2000))[1]
+    assert compared(first, tmp_path / "none.json")[0] == 1
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"measurements": []}))
+    assert compared(first, other) == (1, f"agree: {first} and {other} have no figure in common\n")
+
+
 def test_the_tables_go_between_the_marks_of_a_file(tmp_path):
     a_report().write(tmp_path / "result.json", seconds=60)
     page = tmp_path / "page.md"

@@ -46,10 +46,14 @@ class Measurements:
         values = self.values(what, connections, name)
         return spread(values) if values else None
 
-    def ratio(self, what, connections, ceiling, ceiling_connections, name="rate"):
-        """The median of the repetitions' own ratios: what the machine did meanwhile falls out."""
+    def ratios(self, what, connections, ceiling, ceiling_connections, name="rate"):
+        """Those of each repetition: what the machine did meanwhile falls out."""
         pairs = zip(self.results.get((what, connections), []), self.results.get((ceiling, ceiling_connections), []))
-        ratios = [one[name] / base[name] for one, base in pairs if one.get(name) is not None and base.get(name)]
+        return [one[name] / base[name] for one, base in pairs if one.get(name) is not None and base.get(name)]
+
+    def ratio(self, what, connections, ceiling, ceiling_connections, name="rate"):
+        """The median of the repetitions' own ratios."""
+        ratios = self.ratios(what, connections, ceiling, ceiling_connections, name)
         return median(ratios) if ratios else None
 
     @classmethod
