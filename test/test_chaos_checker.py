@@ -1,17 +1,20 @@
 """The checker of `make chaos`, by itself: a clean history passes, and each kind of damage that is planted is found."""
 import copy
+import re
 import sys
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "chaos"))
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT / "chaos"))
 
 from harness import limits  # noqa: E402
 from harness.checker import CODES, DeadLetter, Evidence, INVARIANTS, Probe, Window, check, fault_of_answer, outcome_of  # noqa: E402
+from harness.faults import CATALOGUE  # noqa: E402
 from harness.history import FAIL, HTTP, INFO, OK, RPC, Op  # noqa: E402
-from harness.nemesis import first_run_of_success, schedule  # noqa: E402
+from harness.nemesis import first_run_of_success, recovery_s, schedule  # noqa: E402
 
 ORDERS = 10
 STOCK = 1000
@@ -426,3 +429,19 @@ def test_recovery_begins_with_the_first_request_of_a_run():
     broken = copy.deepcopy(world.ops)
     broken[5].outcome, broken[5].status = FAIL, 503
     assert first_run_of_success(broken) is None
+
+
+def test_an_instance_that_stays_away_is_not_recovered_from():
+    assert recovery_s(healed=10.0, works=10.5, ready=12.0) == 0.5
+    late = 10.0 + limits.RECOVERY_S + 1
+    assert recovery_s(healed=10.0, works=10.5, ready=late) > limits.RECOVERY_S
+
+
+def test_the_table_of_faults_is_true():
+    """What it says is proven here can be struck, and the tests that it names are there."""
+    rows = re.findall(r"^\| (F[\d, F]+) \| .* \| (.*) \|$", (CHECKOUT / "chaos" / "README.md").read_text(), re.M)
+    proofs = {fault: proof for ids, proof in rows for fault in ids.split(", ")}
+    assert list(proofs) == [f"F{number}" for number in range(1, 37)]
+    assert {fault.id for fault in CATALOGUE} == {fault for fault, proof in proofs.items() if proof.startswith("here")}
+    for name in re.findall(r"`([\w/]+\.(?:py|c))`", " ".join(proofs.values())):
+        assert (CHECKOUT / (name if "/" in name else f"test/{name}")).exists(), name

@@ -678,6 +678,7 @@ CATALOGUE = (
     Fault("F27", "service frozen", "programs", (2, 14), program_frozen, lambda rng: {"label": rng.choice(SERVICES)}),
     Fault("F29", "gateway worker killed", "programs", (0, 1), gateway_worker_killed),
     Fault("F29", "gateway killed", "programs", (0, 2), program_killed, lambda rng: {"label": "gateway-1"}),
+    Fault("F29", "gateway frozen", "programs", (2, 14), program_frozen, lambda rng: {"label": "gateway-1"}),
     Fault("F30", "program drained", "programs", (0, 2), program_drained, lambda rng: {"label": rng.choice(PROGRAMS)}),
     Fault("F31", "clock jumps", "clock", (2, 6), clock_jumps, lambda rng: {"hours": rng.choice((1, -1))}, "faketime"),
     Fault("F36", "everything restarted", "everything", (0, 1), everything_restarted, _any_order),
