@@ -272,16 +272,8 @@ static void on_done(int exit_code, void *arg)
 
 static bool is_acknowledged(void)
 {
-    return strstr(peer.story, " ack 1") != NULL;
-}
-
-static unsigned questions(void)
-{
-    unsigned found = 0;
-
-    for (const char *at = peer.story; (at = strstr(at, "basic.get")) != NULL; at++)
-        found++;
-    return found;
+    HOLDS(peer.acks <= 1);
+    return peer.acks == 1;
 }
 
 static void check_replayed(const struct peer_message *message, const struct decoded *letter, struct rpc_bytes body)
@@ -321,7 +313,7 @@ static void serve(uint8_t how, const struct decoded *letter, struct rpc_bytes ra
             peer_run();
             continue;
         }
-        HOLDS(questions() == answered + 1 && answered < QUESTIONS_MAX);
+        HOLDS(peer.gets == answered + 1 && answered < QUESTIONS_MAX);
         if (answered++ == 0) {
             deliver(TOOL, true, raw, body);
         } else {

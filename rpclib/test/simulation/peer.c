@@ -267,6 +267,7 @@ static void on_method(uint16_t channel, const amqp_method_t *method)
         break;
     case AMQP_BASIC_ACK_METHOD: {
         const amqp_basic_ack_t *m = method->decoded;
+        peer.acks++;
         story_tell(peer.story, "%d ack %llu%s", channel, (unsigned long long)m->delivery_tag, m->multiple ? "+" : "");
         break;
     }
@@ -277,6 +278,7 @@ static void on_method(uint16_t channel, const amqp_method_t *method)
         break;
     }
     default:
+        peer.gets += method->id == AMQP_BASIC_GET_METHOD;
         story_tell(peer.story, "%d %s", channel, frames_method_name(method->id, name));
         break;
     }
@@ -426,7 +428,7 @@ void peer_forget(void)
 {
     for (unsigned i = 0; i < peer.messages_count; i++)
         message_clear(&peer.messages[i]);
-    peer.messages_count = 0;
+    peer.messages_count = peer.gets = peer.acks = 0;
     peer.story[0] = peer.declared[0] = '\0';
 }
 

@@ -41,6 +41,7 @@ struct peer {
     char declared[STORY_SIZE]; /* those */
     struct peer_message messages[PEER_MESSAGES_MAX];
     unsigned messages_count;
+    unsigned gets, acks;           /* sent; the story tells of them beside texts that an input may have made up */
     struct peer_message *arriving; /* the message whose body is not there yet */
     uint64_t arriving_size;
     unsigned handshakes;
