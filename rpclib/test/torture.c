@@ -85,9 +85,14 @@ static int on_object(struct dl_phdr_info *object, size_t size, void *arg)
     return 0;
 }
 
+static bool counts_now(void)
+{
+    return runs && !spares && *options.when && pthread_equal(pthread_self(), thread);
+}
+
 static bool counts(const void *caller)
 {
-    if (!runs || spares || !*options.when || !pthread_equal(pthread_self(), thread))
+    if (!counts_now())
         return false;
     for (size_t i = 0; i < code_count; i++)
         if ((uintptr_t)caller >= code[i].from && (uintptr_t)caller < code[i].to)
@@ -184,10 +189,9 @@ static bool is_socket(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0;
 }
 
-/* Whether this one goes on; how many bytes of it, in *size; if not, errno says why. */
-static bool transfer_goes_on(const void *caller, int fd, size_t *size)
+static bool counted_transfer_goes_on(size_t *size)
 {
-    if (fault == TORTURE_NO_MEMORY || !counts(caller) || !is_socket(fd) || !falls())
+    if (!falls())
         return true;
     if (fault == TORTURE_SHORT) {
         *size = *size > 0 ? 1 : 0;
@@ -195,6 +199,17 @@ static bool transfer_goes_on(const void *caller, int fd, size_t *size)
     }
     errno = fault == TORTURE_RESET ? ECONNRESET : EAGAIN;
     return false;
+}
+
+/* Whether this one goes on; how many bytes of it, in *size; if not, errno says why. */
+static bool transfer_goes_on(const void *caller, int fd, size_t *size)
+{
+    return fault == TORTURE_NO_MEMORY || !counts(caller) || !is_socket(fd) || counted_transfer_goes_on(size);
+}
+
+bool torture_transfer(size_t *size)
+{
+    return fault == TORTURE_NO_MEMORY || !counts_now() || counted_transfer_goes_on(size);
 }
 
 ssize_t read(int fd, void *bytes, size_t size)

@@ -32,6 +32,12 @@ void torture_begin(const struct torture_options *options);
 /* Run it for each n.  TORTURE_N in the environment says which n it is at, for runs that crash. */
 void torture(const char *scenario, enum torture_fault fault, void (*run)(void));
 
+/*
+ * For sockets that the test plays itself: whether this read or write goes on, with *size bytes at most, which may be fewer
+ * now.  False: it fails, and errno says why.
+ */
+bool torture_transfer(size_t *size);
+
 /* From here on nothing fails, until it is told otherwise. */
 void torture_spare(bool spared);
 

@@ -30,6 +30,7 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *size)
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t size);
 
 bool network_in_rpclib;
+bool (*network_transfer)(size_t *size);
 
 static void bug(const char *what, int fd)
 {
@@ -136,6 +137,8 @@ ssize_t __wrap_recv(int fd, void *data, size_t size, int flags)
 
     if (link == NULL)
         return __real_recv(fd, data, size, flags);
+    if (network_transfer != NULL && !network_transfer(&size))
+        return -1;
     if (link->inbound.size == 0) {
         errno = link->gone ? link->gone_error : EAGAIN;
         return link->gone && link->gone_error == 0 ? 0 : -1;
@@ -158,6 +161,8 @@ ssize_t __wrap_send(int fd, const void *data, size_t size, int flags)
         return __real_send(fd, data, size, flags);
     if (!(flags & MSG_NOSIGNAL))
         bug("send() without MSG_NOSIGNAL", fd);
+    if (network_transfer != NULL && !network_transfer(&size))
+        return -1;
     if (link->gone) {
         errno = link->gone_error != 0 ? link->gone_error : EPIPE;
         return -1;

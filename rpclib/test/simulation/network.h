@@ -43,6 +43,9 @@ void network_refuse(int error);
 /* Set by a test around its calls of rpclib, when it minds who allocates; these sockets' own memory is not rpclib's. */
 extern bool network_in_rpclib;
 
+/* Asked before each read and write: whether it goes on, with *size bytes at most; if not, errno says why.  NULL: they all do. */
+extern bool (*network_transfer)(size_t *size);
+
 /* Sockets opened since the last reset. */
 unsigned network_opened(void);
 
