@@ -29,7 +29,8 @@ enum phase {
     PHASE_CONNECTING, /* TCP */
     PHASE_GREETING,   /* AUTH, SELECT, ... */
     PHASE_UP,
-    PHASE_CLOSED, /* being freed */
+    PHASE_LEAVING, /* the server is not one to stay with; what was sent is still answered */
+    PHASE_CLOSED,  /* being freed */
 };
 
 /* What is said first on a new connection, all at once. */
@@ -54,14 +55,16 @@ struct redis_link {
     unsigned watched; /* what `watch` is set to */
     struct rpc_loop_task *flush;
     struct rpc_loop_timer *timer; /* by phase: the next attempt, the end of patience, the oldest command */
-    bool timer_runs;              /* in PHASE_UP: it is set for some command */
+    bool timer_runs;              /* in PHASE_UP and PHASE_LEAVING: it is set for some command */
     bool writing;
     bool was_unasked; /* the server sent a reply that no command waits for */
     struct reply_memory *replies;
 
     struct rpc_resolve *lookup; /* in PHASE_LOOKING_UP */
     struct rpc_resolve_answer addresses;
-    unsigned address_next; /* the one to try next */
+    unsigned address_next;  /* how many of them were tried */
+    unsigned address_first; /* where to begin; moves on when a server is left */
+    uint64_t left_ms;       /* when one was left last; 0: never */
     int delay_ms;
 
     struct redis_command *oldest, *newest; /* in flight, in the order in which Redis answers */
@@ -127,7 +130,7 @@ static uint64_t delay_spread(int delay_ms)
 static void link_enter(struct redis_link *link, enum phase phase)
 {
     link->phase = phase;
-    if (phase != PHASE_GREETING) { /* the time limit of PHASE_CONNECTING is for both */
+    if (phase != PHASE_GREETING && phase != PHASE_LEAVING) { /* these go on with the timer of the phase before */
         link->timer_runs = false;
         rpc_loop_timer_stop(link->timer);
     }
@@ -151,6 +154,12 @@ static void link_enter(struct redis_link *link, enum phase phase)
             link_log_up(link);
         rpc_loop_timer_start(link->stays, REDIS_STAY_MS);
         link_tell(link, true);
+        break;
+    case PHASE_LEAVING:
+        link->left_ms = rpc_loop_now_ms(link->loop);
+        link->address_first++;
+        rpc_loop_timer_stop(link->stays);
+        link_tell(link, false);
         break;
     case PHASE_GREETING:
     case PHASE_CLOSED:
@@ -266,7 +275,8 @@ static void link_on_turn_end(void *arg)
 {
     struct redis_link *link = arg;
 
-    if (link->redis != NULL && (link->phase == PHASE_GREETING || link->phase == PHASE_UP))
+    if (link->redis != NULL &&
+        (link->phase == PHASE_GREETING || link->phase == PHASE_UP || link->phase == PHASE_LEAVING))
         link_write(link);
 }
 
@@ -385,7 +395,8 @@ static bool link_reply_is_awaited(void *arg)
 
 static void link_connect(struct redis_link *link)
 {
-    const struct rpc_resolve_address *address = &link->addresses.addresses[link->address_next++];
+    unsigned index = (link->address_first + link->address_next++) % link->addresses.count;
+    const struct rpc_resolve_address *address = &link->addresses.addresses[index];
     char host[INET6_ADDRSTRLEN + IF_NAMESIZE + 1];
     redisAsyncContext *redis;
 
@@ -460,7 +471,7 @@ static void link_check_oldest(struct redis_link *link)
     link->timer_runs = false;
     if (oldest != NULL && oldest->deadline_ms <= now_ms)
         link_read(link);
-    if (link->phase != PHASE_UP || link->oldest == NULL)
+    if ((link->phase != PHASE_UP && link->phase != PHASE_LEAVING) || link->oldest == NULL)
         return;
     if (link->oldest->deadline_ms > now_ms || link->oldest != oldest) {
         uint64_t deadline_ms = link->oldest->deadline_ms;
@@ -491,6 +502,7 @@ static void link_on_timer(void *arg)
         link_drop(link, "it takes the connection, but does not answer in time");
         break;
     case PHASE_UP:
+    case PHASE_LEAVING:
         link_check_oldest(link);
         break;
     case PHASE_LOOKING_UP:
@@ -504,6 +516,39 @@ static void link_on_timer(void *arg)
 }
 
 /* ---- Commands ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * Errors that speak of the server, not of the command: it has become a replica, or does not serve (yet).  Redis before 7
+ * wraps what a script's command was refused for in words of its own, so they are looked for anywhere.
+ */
+static bool speaks_of_server(const redisReply *reply)
+{
+    static const char *const words[] = {"READONLY", "LOADING", "MASTERDOWN"};
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        if (reply->type == REDIS_REPLY_ERROR && strstr(reply->str, words[i]) != NULL)
+            return true;
+    return false;
+}
+
+/* The commands that are under way are answered first: what it refuses of them was not done, and their callers learn it. */
+static void link_leave(struct redis_link *link, const char *reason)
+{
+    uint64_t now_ms = rpc_loop_now_ms(link->loop);
+
+    if (link->phase != PHASE_UP || (link->left_ms != 0 && now_ms - link->left_ms < REDIS_LEAVE_INTERVAL_MS))
+        return;
+    link_log_away(link, reason);
+    link_enter(link, PHASE_LEAVING);
+}
+
+static void link_end_leaving(struct redis_link *link)
+{
+    char reason[REDIS_REASON_SIZE];
+
+    memcpy(reason, link->reason, sizeof(reason));
+    link_drop(link, reason);
+}
 
 static void command_on_reply(redisAsyncContext *redis, void *reply_pointer, void *privdata)
 {
@@ -528,6 +573,10 @@ static void command_on_reply(redisAsyncContext *redis, void *reply_pointer, void
     if (link->oldest == NULL)
         link->newest = NULL;
     link->in_flight--;
+    if (reply != NULL && link->redis == redis && speaks_of_server(reply))
+        link_leave(link, reply->str);
+    if (link->phase == PHASE_LEAVING && link->redis == redis && link->oldest == NULL)
+        link_end_leaving(link); /* hiredis lets go of the reply when this returns, and of the connection then */
     command->done(command, result, reply);
 }
 

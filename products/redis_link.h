@@ -9,6 +9,11 @@
  * All commands of a turn of the loop leave in one write at its end.  Redis answers in order, so one command that is not
  * answered within the time limit means that none behind it will be: the connection is given up, with all that is on it.
  *
+ * A server that refuses a command for what it is (a replica since a failover, one that loads its data) is left: nothing
+ * more is sent to it, what was sent is still answered, and then the host is looked up and connected to anew, beginning with
+ * another of its addresses.  One that cannot be got away from costs a connection in REDIS_LEAVE_INTERVAL_MS and serves
+ * what it still does in between.
+ *
  * It belongs to one loop; use it from that loop alone.  The process must ignore SIGPIPE.
  */
 #ifndef PRODUCTS_REDIS_LINK_H
@@ -27,6 +32,7 @@
 #define REDIS_RECONNECT_MAX_MS   2000
 #define REDIS_STAY_MS            2000                /* one that was up for less was not: the outage goes on */
 #define REDIS_CONNECT_TIMEOUT_MS 3000                /* a look-up; and from the TCP connect to the answered question */
+#define REDIS_LEAVE_INTERVAL_MS  2000                /* between two servers that are left for what they refuse */
 #define REDIS_COMMANDS_MAX       8192                /* in flight */
 #define REDIS_OUTPUT_SIZE_MAX    (64u * 1024 * 1024) /* bytes waiting to be written */
 #define REDIS_REPLY_SIZE_MAX     (64u * 1024 * 1024) /* bytes of one reply that have come and cannot be read yet */

@@ -6,7 +6,7 @@ import pytest
 
 from support.clock import ANSWER_S, RECOVERY_S, SLACK_S, TIME_SCALE, wait_until
 from support.fake import Gone, Hangup, byte_by_byte, hang_up, says, says_and_ends, says_and_falls_silent, silent, whole
-from support.fake_broker import Caller, FakeBroker, Message, encode_properties
+from support.fake_broker import METHODS, Caller, FakeBroker, Message, decode, encode_properties, method
 from support.fake_redis import FakeRedis
 from support.hostile import MEMORY_MAX, Watched
 from support.shop import a_product, unique
@@ -17,6 +17,7 @@ UNAVAILABLE = "ServiceUnavailable"
 UNKNOWN = "OutcomeUnknown"
 UNEXPECTED = "UnexpectedError"
 LINES_MAX = 3  # a line for each reason, and one for an answer
+DELIVERY_HEAD_SIZE = 7 + 4  # a frame's kind, channel and size; the method's numbers
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,16 @@ class Bench:
     def turn_honest(self):
         self.redis.honest()
         self.products.wait_is_ready()
+
+    def say_redelivered(self):
+        """From here on each delivery is one that may have been delivered before."""
+
+        def send(link, channel, frames):
+            fields, _ = decode(METHODS["basic.deliver"][2], frames[0][DELIVERY_HEAD_SIZE:-1])
+            fields[2] = True
+            link.send(b"".join([method(channel, "basic.deliver", *fields), *frames[1:]]))
+
+        self.broker.send_frames = send
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +256,34 @@ def test_an_error(bench, what):
     assert bench.error("get", "x") == expected
     assert bench.error("create", a_product()) == expected
     assert bench.error("delete", "x") == expected
+    products.assert_unharmed()
+
+
+def test_a_failover_makes_it_a_replica(bench, room):
+    """Each change hears that nothing was done until one reaches the server that took over; an event waits for that."""
+    redis, products = bench.redis, bench.products
+    product = a_product(unique("failover"), in_stock=20)
+
+    def turn_into_replica():
+        last = redis.accepted  # what connects from now on reaches the new one
+
+        def change(link, words):
+            return ERRORS["READONLY"][0] if link.number <= last else link.forward(words)
+
+        redis.hooks["EVAL"] = redis.hooks["EVALSHA"] = change
+
+    def is_made():
+        error = bench.caller.call("products.create", product)["error"]
+        assert error is None or error["exc_type"] == UNAVAILABLE, error
+        return error is None
+
+    turn_into_replica()
+    assert bench.error("create", product) == UNAVAILABLE
+    wait_until(is_made, "a product can be made again", RECOVERY_S)
+    turn_into_replica()
+    bench.lower_stock(product["id"], 3)
+    room.wait_stock(product["id"], 17)
+    assert bench.call("get", product["id"]) == {**product, "in_stock": 17}
     products.assert_unharmed()
 
 
@@ -443,3 +482,31 @@ def test_many_calls_while_it_is_silent(bench):
         assert bench.caller.response(one)["error"]["exc_type"] in (UNAVAILABLE, "ServiceBusy")
     bench.turn_honest()
     products.assert_terse(LINES_MAX)
+
+
+# ---- a change that comes again ------------------------------------------------------------------------------------------
+
+
+def test_a_change_that_comes_again_while_redis_is_away(room, directory):
+    """Whoever had it before may have carried it out: only a first delivery is sure that nothing was done."""
+    bench = Bench(room, directory)
+    changes = [("create", a_product()), ("delete", "x")]
+    try:
+        bench.products.start().wait_is_ready()
+        bench.redis.on_connect = hang_up
+        bench.redis.kick()
+        bench.products.wait_not_ready()
+        for method_name, argument in changes:
+            assert bench.error(method_name, argument) == UNAVAILABLE
+        bench.say_redelivered()
+        for method_name, argument in changes:
+            assert bench.error(method_name, argument) == UNKNOWN
+        assert bench.error("get", "x") == UNAVAILABLE
+        assert bench.error("exists", "x") == UNAVAILABLE
+        bench.turn_honest()
+        for method_name, argument in changes:  # and now it can be told
+            assert bench.call(method_name, argument) is None
+        bench.redis.hooks["EVAL"] = says(ERRORS["OOM"][0])  # there, and refuses
+        assert bench.error("create", a_product()) == UNKNOWN
+    finally:
+        bench.close()

@@ -1,5 +1,7 @@
 /* The link against a server that misbehaves as a real one cannot be made to on demand. */
 #include <arpa/inet.h>
+#include <netdb.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -20,6 +22,48 @@
 #define TIMEOUT_SHORT_MS 200
 #define LARGE            (32 * 1024 * 1024) /* more than the sockets' buffers hold */
 #define PENDING          (-1)
+#define HOST             "redis.test" /* what it resolves to, the test says */
+#define ADDRESSES_MAX    2
+
+/* ---- Name servers -------------------------------------------------------------------------------------------------- */
+
+int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **out);
+void __wrap_freeaddrinfo(struct addrinfo *list);
+
+static sem_t may_answer; /* a look-up waits for it */
+static in_addr_t addresses[ADDRESSES_MAX];
+static size_t addresses_count;
+
+/* Runs in a thread of the look-up's own. */
+int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **out)
+{
+    struct entry {
+        struct addrinfo info;
+        struct sockaddr_in address;
+    } *entries = calloc(ADDRESSES_MAX, sizeof(*entries));
+
+    while (sem_wait(&may_answer) != 0)
+        continue;
+    if (strcmp(host, HOST) != 0 || hints->ai_socktype != SOCK_STREAM) {
+        free(entries);
+        return EAI_NONAME;
+    }
+    for (size_t i = 0; i < addresses_count; i++) {
+        entries[i].address = (struct sockaddr_in){
+            .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port)), .sin_addr.s_addr = htonl(addresses[i])};
+        entries[i].info = (struct addrinfo){.ai_family = AF_INET,
+                                            .ai_addr = (struct sockaddr *)&entries[i].address,
+                                            .ai_addrlen = sizeof(entries[i].address),
+                                            .ai_next = i + 1 < addresses_count ? &entries[i + 1].info : NULL};
+    }
+    *out = &entries[0].info;
+    return 0;
+}
+
+void __wrap_freeaddrinfo(struct addrinfo *list)
+{
+    free(list); /* the first entry begins with it */
+}
 
 /* ---- The fake ------------------------------------------------------------------------------------------------------ */
 
@@ -92,9 +136,12 @@ static void fake_on_client(int fd, unsigned events, void *arg)
     fake->reads = rpc_loop_watch_new(turns_loop(turns), fake->client, RPC_LOOP_READ, fake_on_data, fake);
 }
 
-static void fake_begin(struct fake *fake, const char *(*answer)(struct fake *fake, const char *command))
+/* A port of 0: any that is free. */
+static void fake_begin_at(struct fake *fake, in_addr_t host, int port,
+                          const char *(*answer)(struct fake *fake, const char *command))
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(host), .sin_port = htons((uint16_t)port)};
     socklen_t size = sizeof(address);
 
     *fake = (struct fake){.client = -1, .answer = answer};
@@ -106,6 +153,11 @@ static void fake_begin(struct fake *fake, const char *(*answer)(struct fake *fak
     fake->accepts = rpc_loop_watch_new(turns_loop(turns), fake->listener, RPC_LOOP_READ, fake_on_client, fake);
 }
 
+static void fake_begin(struct fake *fake, const char *(*answer)(struct fake *fake, const char *command))
+{
+    fake_begin_at(fake, INADDR_LOOPBACK, 0, answer);
+}
+
 static void fake_end(struct fake *fake)
 {
     fake_hang_up(fake);
@@ -115,13 +167,19 @@ static void fake_end(struct fake *fake)
 
 /* ---- The link under test ------------------------------------------------------------------------------------------- */
 
-static struct redis_link *link_new(const struct fake *fake, int timeout_ms)
+static struct redis_link *link_new_to(const char *host, int port, int timeout_ms)
 {
-    char host[] = "127.0.0.1", password[] = "sesame";
-    struct redis_uri uri = {.host = host, .port = (uint16_t)fake->port, .password = password, .database = 3};
+    char name[16], password[] = "sesame";
+    struct redis_uri uri = {.host = name, .port = (uint16_t)port, .password = password, .database = 3};
 
+    snprintf(name, sizeof(name), "%s", host);
     return redis_link_new(
         &(struct redis_link_options){.loop = turns_loop(turns), .uri = &uri, .name = "test", .timeout_ms = timeout_ms});
+}
+
+static struct redis_link *link_new(const struct fake *fake, int timeout_ms)
+{
+    return link_new_to("127.0.0.1", fake->port, timeout_ms);
 }
 
 static bool is_up(void *arg)
@@ -333,6 +391,157 @@ static void test_a_spontaneous_error(void **state)
 static const char *answer_hang_up_on_get(struct fake *fake, const char *command)
 {
     return strcmp(command, "GET") == 0 ? "" : answer_well(fake, command);
+}
+
+static const char *answer_as_replica(struct fake *fake, const char *command)
+{
+    if (strcmp(command, "SET") == 0 && fake->countdown-- > 0)
+        return "-READONLY You can't write against a read only replica.\r\n";
+    return answer_well(fake, command);
+}
+
+static void wait_refused(struct sent *sent)
+{
+    assert_true(turns_until(turns, sent_is_done, sent));
+    assert_int_equal(sent->result, REDIS_REFUSED);
+    assert_non_null(strstr(sent->text, "READONLY"));
+}
+
+/* A failover made it a replica: it is left, but not before it has answered what was sent. */
+static void test_a_server_that_turns_into_a_replica(void **state)
+{
+    struct sent refused, read, also_refused, late;
+    struct redis_link *link;
+    struct fake fake;
+
+    (void)state;
+    fake_begin(&fake, answer_as_replica);
+    fake.countdown = 2;
+    link = link_new(&fake, TIMEOUT_MS);
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(send_words(link, &refused, "SET", "a", 1), REDIS_ANSWERED);
+    assert_int_equal(send_words(link, &read, "GET", "a", 1), REDIS_ANSWERED);
+    assert_int_equal(send_words(link, &also_refused, "SET", "a", 1), REDIS_ANSWERED);
+    wait_refused(&refused);
+    assert_false(redis_link_is_up(link));
+    assert_non_null(strstr(redis_link_reason(link), "READONLY"));
+    assert_int_equal(send_words(link, &late, "GET", "a", 1), REDIS_OFFLINE);
+    wait_refused(&also_refused);
+    assert_int_equal(read.result, REDIS_ANSWERED);
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(fake.connections, 2);
+    assert_int_equal(send_words(link, &late, "SET", "a", 1), REDIS_ANSWERED);
+    assert_true(turns_until(turns, sent_is_done, &late));
+    assert_int_equal(late.result, REDIS_ANSWERED);
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+/* There is no other: what can be read there is, and what it refuses costs a connection now and then, not each time. */
+static void test_a_replica_that_cannot_be_got_away_from(void **state)
+{
+    uint64_t began_ms = rpc_loop_now_ms(turns_loop(turns)), took_ms;
+    struct redis_link *link;
+    struct fake fake;
+    struct sent sent;
+
+    (void)state;
+    fake_begin(&fake, answer_as_replica);
+    fake.countdown = INT32_MAX;
+    link = link_new(&fake, TIMEOUT_MS);
+    for (int round = 0; round < 50 || fake.connections < 3; round++) {
+        assert_true(turns_until(turns, is_up, link));
+        assert_int_equal(send_words(link, &sent, "GET", "a", 1), REDIS_ANSWERED);
+        assert_true(turns_until(turns, sent_is_done, &sent));
+        assert_int_equal(sent.result, REDIS_ANSWERED);
+        assert_int_equal(send_words(link, &sent, "SET", "a", 1), REDIS_ANSWERED);
+        wait_refused(&sent);
+        took_ms = rpc_loop_now_ms(turns_loop(turns)) - began_ms;
+        assert_in_range(fake.connections, 1, 2 + took_ms / REDIS_LEAVE_INTERVAL_MS);
+        assert_true(took_ms < TURNS_DEADLINE_MS);
+    }
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+static const char *answer_replica_that_hangs(struct fake *fake, const char *command)
+{
+    return strcmp(command, "GET") == 0 ? NULL : answer_as_replica(fake, command);
+}
+
+/* What it was sent and never answers holds nobody up for longer than any command may. */
+static void test_a_replica_that_falls_silent(void **state)
+{
+    struct redis_link *link;
+    struct sent refused, read;
+    struct fake fake;
+
+    (void)state;
+    fake_begin(&fake, answer_replica_that_hangs);
+    fake.countdown = 1;
+    link = link_new(&fake, TIMEOUT_SHORT_MS);
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(send_words(link, &refused, "SET", "a", 1), REDIS_ANSWERED);
+    assert_int_equal(send_words(link, &read, "GET", "a", 1), REDIS_ANSWERED);
+    wait_refused(&refused);
+    assert_true(turns_until(turns, sent_is_done, &read));
+    assert_int_equal(read.result, REDIS_LOST);
+    assert_true(turns_until(turns, is_up, link));
+    redis_link_free(link);
+    fake_end(&fake);
+}
+
+/* Behind the name are a replica and, at its second address, the server that took over. */
+static void test_another_address_has_the_server_that_took_over(void **state)
+{
+    struct fake replica, master;
+    struct redis_link *link;
+    struct sent sent;
+
+    (void)state;
+    fake_begin(&replica, answer_as_replica);
+    replica.countdown = INT32_MAX;
+    fake_begin_at(&master, INADDR_LOOPBACK + 1, replica.port, answer_well);
+    addresses[0] = INADDR_LOOPBACK;
+    addresses[1] = INADDR_LOOPBACK + 1;
+    addresses_count = 2;
+    sem_post(&may_answer);
+    link = link_new_to(HOST, replica.port, TIMEOUT_MS);
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(replica.connections, 1);
+    assert_int_equal(send_words(link, &sent, "SET", "a", 1), REDIS_ANSWERED);
+    wait_refused(&sent);
+    assert_int_equal(master.connections, 0);
+    sem_post(&may_answer); /* the host is looked up anew */
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(master.connections, 1);
+    assert_int_equal(send_words(link, &sent, "SET", "a", 1), REDIS_ANSWERED);
+    assert_true(turns_until(turns, sent_is_done, &sent));
+    assert_int_equal(sent.result, REDIS_ANSWERED);
+    redis_link_free(link);
+    fake_end(&replica);
+    fake_end(&master);
+}
+
+/* Name servers that are silent hold nothing up: the look-up is given up, and another one begun. */
+static void test_a_name_that_is_not_looked_up_in_time(void **state)
+{
+    struct redis_link *link;
+    struct fake fake;
+
+    (void)state;
+    fake_begin(&fake, answer_well);
+    addresses[0] = INADDR_LOOPBACK;
+    addresses_count = 1;
+    link = link_new_to(HOST, fake.port, TIMEOUT_MS);
+    wait_reason(link, "its host's name is not looked up in time");
+    assert_int_equal(fake.connections, 0);
+    sem_post(&may_answer); /* for the one that was given up, and its late answer is nobody's */
+    sem_post(&may_answer);
+    assert_true(turns_until(turns, is_up, link));
+    assert_int_equal(fake.connections, 1);
+    redis_link_free(link);
+    fake_end(&fake);
 }
 
 /* Debian's hiredis would end the process. */
@@ -571,6 +780,7 @@ static int group_begin(void **state)
 {
     (void)state;
     signal(SIGPIPE, SIG_IGN);
+    sem_init(&may_answer, 0, 0);
     turns = turns_new();
     return 0;
 }
@@ -591,6 +801,11 @@ int main(void)
         cmocka_unit_test(test_too_many_clients),
         cmocka_unit_test(test_the_password_is_not_repeated),
         cmocka_unit_test(test_a_spontaneous_error),
+        cmocka_unit_test(test_a_server_that_turns_into_a_replica),
+        cmocka_unit_test(test_a_replica_that_cannot_be_got_away_from),
+        cmocka_unit_test(test_a_replica_that_falls_silent),
+        cmocka_unit_test(test_another_address_has_the_server_that_took_over),
+        cmocka_unit_test(test_a_name_that_is_not_looked_up_in_time),
         cmocka_unit_test(test_a_reply_that_nobody_asked_for),
         cmocka_unit_test(test_hang_ups),
         cmocka_unit_test(test_a_server_that_never_answers),

@@ -926,7 +926,10 @@ static void test_a_replica(void **state)
     order_line(&order, "a", 1);
     redis_server_do(&server, "REPLICAOF 127.0.0.1 1");
     assert_int_equal(create(&client, RPC_BYTES("b"), 1), PRODUCT_STORE_UNAVAILABLE);
+    assert_int_equal(client.downs, 1); /* it looks for the server that took over */
+    client_wait_up(&client);
     assert_int_equal(order_apply(&client, &order), PRODUCT_STORE_UNAVAILABLE);
+    client_wait_up(&client);
     assert_int_equal(get_status(&client, "a"), PRODUCT_STORE_OK);
     redis_server_do(&server, "REPLICAOF NO ONE");
     assert_int_equal(order_apply(&client, &order), PRODUCT_STORE_OK);
