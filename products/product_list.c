@@ -84,6 +84,16 @@ enum product_list_result product_list_see(struct product_list *list, struct rpc_
     return PRODUCT_LIST_OK;
 }
 
+/* Who asks why a list is too large wants a name.  False when out of memory. */
+static bool list_note_size(struct product_list *list, struct rpc_bytes id, size_t size)
+{
+    if (size <= list->largest_size)
+        return true;
+    json_text_reset(&list->largest_id);
+    list->largest_size = json_text_append(&list->largest_id, id) ? size : 0;
+    return list->largest_size > 0;
+}
+
 enum product_list_result product_list_add(struct product_list *list, const struct rpc_bytes fields[PRODUCT_FIELDS])
 {
     size_t start = list->text.size;
@@ -92,6 +102,8 @@ enum product_list_result product_list_add(struct product_list *list, const struc
         return PRODUCT_LIST_NO_MEMORY;
     switch (product_print(&list->text, fields)) {
     case PRODUCT_PRINT_OK:
+        if (!list_note_size(list, fields[PRODUCT_ID], list->text.size - start - 1))
+            break;
         return list->text.size < list->size_max ? PRODUCT_LIST_OK : PRODUCT_LIST_TOO_LARGE;
     case PRODUCT_PRINT_DAMAGED:
         json_text_cut(&list->text, start);
@@ -99,6 +111,7 @@ enum product_list_result product_list_add(struct product_list *list, const struc
     case PRODUCT_PRINT_NO_MEMORY:
         break;
     }
+    json_text_cut(&list->text, start);
     return PRODUCT_LIST_NO_MEMORY;
 }
 
@@ -113,6 +126,7 @@ void product_list_clear(struct product_list *list)
 {
     json_text_clear(&list->text);
     json_text_clear(&list->keys);
+    json_text_clear(&list->largest_id);
     free(list->slots);
     *list = (struct product_list){.slots = NULL};
 }

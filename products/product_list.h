@@ -25,6 +25,8 @@ struct product_list {
     struct json_text text;           /* owned */
     struct json_text keys;           /* owned; one behind the other */
     struct product_list_slot *slots; /* owned; a hash table of the keys */
+    struct json_text largest_id;     /* owned; of the product whose text is the longest */
+    size_t largest_size;             /* of that text; 0: there is none */
     size_t slots_count;              /* a power of two */
     size_t count;                    /* keys */
     size_t count_max, size_max;

@@ -94,16 +94,44 @@ static void fail_unavailable(struct products_service *service, struct rpc_incomi
     rpc_incoming_fail(request, "ServiceUnavailable", value);
 }
 
-/* An id longer than a product's may be is shown cut, at a character's start. */
-static void fail_not_found(struct rpc_incoming *request, struct rpc_bytes id)
+static void fail_no_memory(struct rpc_incoming *request)
 {
-    char value[PRODUCT_ID_SIZE_MAX + 64];
+    rpc_incoming_fail(request, "ServiceBusy", "out of memory; nothing was done");
+}
+
+/* An id longer than a product's may be is shown cut, at a character's start: so many bytes, and "..." behind them. */
+static int shown_size(struct rpc_bytes id)
+{
     size_t size = id.size <= PRODUCT_ID_SIZE_MAX ? id.size : PRODUCT_ID_SIZE_MAX;
 
     while (size < id.size && size > 0 && ((unsigned char)id.data[size] & 0xC0) == 0x80)
         size--;
-    snprintf(value, sizeof(value), "Product ID %.*s%s does not exist", (int)size, id.data, size < id.size ? "..." : "");
+    return (int)size;
+}
+
+static void fail_not_found(struct rpc_incoming *request, struct rpc_bytes id)
+{
+    char value[PRODUCT_ID_SIZE_MAX + 64];
+    int size = shown_size(id);
+
+    snprintf(value, sizeof(value), "Product ID %.*s%s does not exist", size, id.data,
+             (size_t)size < id.size ? "..." : "");
     rpc_incoming_fail(request, "NotFound", value);
+}
+
+/* One product may be what takes the others' room: it is named. */
+static void fail_too_large(struct rpc_incoming *request, const struct product_listing *listing)
+{
+    char value[PRODUCT_ID_SIZE_MAX + 128];
+    int size = shown_size(listing->largest_id), used;
+
+    used = snprintf(value, sizeof(value), "more than %u bytes of products", LIST_SIZE_MAX);
+    if (listing->largest_size > 0)
+        snprintf(value + used, sizeof(value) - (size_t)used, "; the largest has %zu: %.*s%s", listing->largest_size,
+                 size, listing->largest_id.data, (size_t)size < listing->largest_id.size ? "..." : "");
+    rpc_log(RPC_LOG_WARNING, "a list is too large",
+            RPC_LOG_TEXT("correlation_id", rpc_incoming_correlation_id(request)), RPC_LOG_TEXT("reason", value));
+    rpc_incoming_fail(request, "ListTooLong", value);
 }
 
 /* Every way in which a request may end without a result. */
@@ -132,8 +160,7 @@ static void fail(struct products_service *service, struct rpc_incoming *request,
         rpc_incoming_fail(request, "ListTooLong", value);
         return;
     case PRODUCT_STORE_TOO_LARGE:
-        snprintf(value, sizeof(value), "more than %u bytes of products", LIST_SIZE_MAX);
-        rpc_incoming_fail(request, "ListTooLong", value);
+        fail_too_large(request, &(struct product_listing){.largest_size = 0});
         return;
     case PRODUCT_STORE_LATE:
         rpc_incoming_fail(request, "ServiceUnavailable", "the list was not complete in time");
@@ -146,7 +173,7 @@ static void fail(struct products_service *service, struct rpc_incoming *request,
         rpc_incoming_fail_unexpected(request, product_store_reason(service->store));
         return;
     case PRODUCT_STORE_NO_MEMORY:
-        rpc_incoming_fail_unexpected(request, "out of memory");
+        fail_no_memory(request);
         return;
     case PRODUCT_STORE_OK:
         break;
@@ -156,8 +183,15 @@ static void fail(struct products_service *service, struct rpc_incoming *request,
 
 /* ---- Requests under way ------------------------------------------------------------------------------------------- */
 
+/* Whoever had the request before may have carried it out, and died before it was answered. */
+static void fail_redelivered(struct rpc_incoming *request)
+{
+    rpc_incoming_fail(request, "OutcomeUnknown", "it came before; Redis cannot say now whether it was done");
+}
+
 /* NULL, and the request answered, when out of memory. */
-static struct call *call_new(struct products_service *service, struct rpc_incoming *request, json_t *product_id)
+static struct call *call_new(struct products_service *service, struct rpc_incoming *request, json_t *product_id,
+                             bool is_change)
 {
     struct call *call = service->calls_free;
 
@@ -165,14 +199,16 @@ static struct call *call_new(struct products_service *service, struct rpc_incomi
         service->calls_free = call->next_free;
     else
         call = malloc(sizeof(*call));
-    if (call == NULL) {
-        rpc_incoming_fail_unexpected(request, "out of memory");
+    if (call == NULL && is_change && rpc_incoming_redelivered(request))
+        fail_redelivered(request);
+    else if (call == NULL)
+        fail_no_memory(request);
+    if (call == NULL)
         return NULL;
-    }
     call->service = service;
     call->request = request;
     call->product_id = json_incref(product_id);
-    call->is_change = false;
+    call->is_change = is_change;
     return call;
 }
 
@@ -184,17 +220,18 @@ static void call_end(struct call *call)
     call->service->calls_free = call;
 }
 
-/* Whoever had the request before may have carried it out, and died before it was answered. */
 static bool may_be_done(const struct call *call, enum product_store_status status)
 {
-    return (status == PRODUCT_STORE_UNAVAILABLE || status == PRODUCT_STORE_BUSY) && call->is_change &&
-           rpc_incoming_redelivered(call->request);
+    bool is_short =
+        status == PRODUCT_STORE_UNAVAILABLE || status == PRODUCT_STORE_BUSY || status == PRODUCT_STORE_NO_MEMORY;
+
+    return is_short && call->is_change && rpc_incoming_redelivered(call->request);
 }
 
 static void call_fail(struct call *call, enum product_store_status status)
 {
     if (may_be_done(call, status))
-        rpc_incoming_fail(call->request, "OutcomeUnknown", "it came before; Redis cannot say now whether it was done");
+        fail_redelivered(call->request);
     else
         fail(call->service, call->request, status, json_bytes(call->product_id));
     call_end(call);
@@ -222,7 +259,7 @@ static bool check_product_id(struct rpc_incoming *request, const json_t *product
     if (messages != NULL)
         rpc_incoming_fail_validation(request, messages);
     else
-        rpc_incoming_fail_unexpected(request, "out of memory");
+        fail_no_memory(request);
     json_decref(messages);
     return false;
 }
@@ -239,7 +276,7 @@ static void call_by_id(struct products_service *service, struct rpc_incoming *re
 
     if (!check_product_id(request, product_id))
         return;
-    call = call_new(service, request, product_id);
+    call = call_new(service, request, product_id, false);
     if (call == NULL)
         return;
     status = operation(service->store, &call->store, json_bytes(product_id), done);
@@ -324,9 +361,8 @@ static int64_t remember_s(const struct products_service *service, const struct r
 }
 
 /* What a change is known by; false: nobody can tell it from another. */
-static bool call_name_change(struct call *call, struct product_request_name *name)
+static bool call_name_change(const struct call *call, struct product_request_name *name)
 {
-    call->is_change = true;
     name->request_id = rpc_bytes_of(rpc_incoming_correlation_id(call->request));
     name->remember_s = remember_s(call->service, call->request);
     return name->request_id.size > 0;
@@ -342,7 +378,7 @@ static void delete_product(struct rpc_incoming *request, json_t *const arguments
 
     if (!check_product_id(request, arguments[0]))
         return;
-    call = call_new(service, request, arguments[0]);
+    call = call_new(service, request, arguments[0], true);
     if (call == NULL)
         return;
     id = json_bytes(call->product_id);
@@ -366,11 +402,11 @@ static void create(struct rpc_incoming *request, json_t *const arguments[], void
         if (messages != NULL)
             rpc_incoming_fail_validation(request, messages);
         else
-            rpc_incoming_fail_unexpected(request, "out of memory");
+            fail_no_memory(request); /* to say what is wrong with it */
         json_decref(messages);
         return;
     }
-    call = call_new(service, request, json_object_get(arguments[0], "id"));
+    call = call_new(service, request, json_object_get(arguments[0], "id"), true);
     if (call == NULL)
         return;
     status = call_name_change(call, &name)
@@ -380,16 +416,20 @@ static void create(struct rpc_incoming *request, json_t *const arguments[], void
         call_fail(call, status);
 }
 
-static void list_on_products(enum product_store_status status, struct rpc_bytes products, size_t damaged, void *arg)
+static void list_on_products(enum product_store_status status, const struct product_listing *listing, void *arg)
 {
     struct call *call = arg;
 
-    if (damaged > 0)
-        rpc_log(RPC_LOG_WARNING, "a list leaves out what is no product", RPC_LOG_INT("damaged", damaged));
-    if (status == PRODUCT_STORE_OK)
-        call_answer(call, products);
-    else
+    if (listing->damaged > 0)
+        rpc_log(RPC_LOG_WARNING, "a list leaves out what is no product", RPC_LOG_INT("damaged", listing->damaged));
+    if (status == PRODUCT_STORE_OK) {
+        call_answer(call, listing->products);
+    } else if (status == PRODUCT_STORE_TOO_LARGE) {
+        fail_too_large(call->request, listing);
+        call_end(call);
+    } else {
         call_fail(call, status);
+    }
 }
 
 static void list(struct rpc_incoming *request, json_t *const arguments[], void *arg)
@@ -401,7 +441,7 @@ static void list(struct rpc_incoming *request, json_t *const arguments[], void *
         .size_max = LIST_SIZE_MAX,
         .deadline_ms = deadline_ms < limit_ms ? deadline_ms : limit_ms,
     };
-    struct call *call = call_new(service, request, NULL);
+    struct call *call = call_new(service, request, NULL, false);
     enum product_store_status status;
 
     (void)arguments;

@@ -423,14 +423,18 @@ static void list_free(struct list *list)
 
 static void list_end(struct list *list)
 {
-    struct rpc_bytes products = {.data = NULL};
+    struct product_listing listing = {
+        .damaged = list->damaged,
+        .largest_id = json_text_bytes(&list->products.largest_id),
+        .largest_size = list->products.largest_size,
+    };
 
     if (list->status == PRODUCT_STORE_OK) {
-        products = product_list_finish(&list->products);
-        if (products.data == NULL)
+        listing.products = product_list_finish(&list->products);
+        if (listing.products.data == NULL)
             list->status = PRODUCT_STORE_NO_MEMORY;
     }
-    list->done(list->status, products, list->damaged, list->arg);
+    list->done(list->status, &listing, list->arg);
     list_free(list);
 }
 

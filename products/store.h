@@ -134,11 +134,15 @@ struct product_list_limits {
     uint64_t deadline_ms; /* of the loop's clock: nobody wants it later */
 };
 
-/*
- * `products` is a JSON array, lent until this returns, {NULL, 0} unless PRODUCT_STORE_OK.  `damaged` counts what is no
- * product and was left out.
- */
-typedef void product_list_fn(enum product_store_status status, struct rpc_bytes products, size_t damaged, void *arg);
+/* What came of a list, whatever its status; lent. */
+struct product_listing {
+    struct rpc_bytes products;   /* a JSON array; {NULL, 0} unless PRODUCT_STORE_OK */
+    size_t damaged;              /* what is no product and was left out */
+    struct rpc_bytes largest_id; /* of the products that were read, the one whose JSON is the longest; */
+    size_t largest_size;         /* its bytes; 0: none was read */
+};
+
+typedef void product_list_fn(enum product_store_status status, const struct product_listing *listing, void *arg);
 
 /*
  * By SCAN, a little at a time, so that it stalls nobody: products that are made or deleted meanwhile may be in it or not;

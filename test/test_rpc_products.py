@@ -357,6 +357,20 @@ def test_redis_is_never_asked_for_all_keys(shop, peer):
     assert "cmdstat_keys" not in shop.redis().info("commandstats")
 
 
+def test_a_list_that_is_too_large_names_what_takes_the_room(shop, peer):
+    """A title may be as long as a message; whoever asks for all products then hears which one it is."""
+    large, small = make(peer, title="t" * 10 * 2**20), make(peer, title="t" * 7 * 2**20)
+    try:
+        error = peer.error("products.list")
+        assert (error.exc_type, error.exc_path) == ("ListTooLong", "products.exceptions.ListTooLong"), error.error
+        assert f": {large['id']}" in error.value and small["id"] not in error.value, error.error
+        assert large["id"] in shop.the("products").log()
+    finally:
+        for product in (large, small):
+            peer.call("products.delete", product["id"])
+    peer.call("products.list")
+
+
 # ---- the list's limit -------------------------------------------------------------------------------------------
 
 LIST_MAX = 100_000

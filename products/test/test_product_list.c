@@ -53,6 +53,35 @@ static void test_products(void **state)
     product_list_clear(&list);
 }
 
+static void test_the_largest_is_known(void **state)
+{
+    struct rpc_bytes fields[PRODUCT_FIELDS] = {RPC_BYTES("a"), RPC_BYTES("t"), RPC_BYTES("1"), RPC_BYTES("2"),
+                                               RPC_BYTES("3")};
+    struct product_list list;
+    size_t size;
+
+    (void)state;
+    product_list_init(&list, 10, 400);
+    assert_int_equal(list.largest_size, 0);
+    assert_int_equal(product_list_add(&list, fields), PRODUCT_LIST_OK);
+    assert_true(rpc_bytes_equal(json_text_bytes(&list.largest_id), "a"));
+    size = list.largest_size;
+    assert_int_equal(list.text.size, 1 + size);
+    fields[PRODUCT_ID] = RPC_BYTES("b\"");
+    fields[PRODUCT_TITLE] = RPC_BYTES("ttttt");
+    assert_int_equal(product_list_add(&list, fields), PRODUCT_LIST_OK);
+    assert_true(rpc_bytes_equal(json_text_bytes(&list.largest_id), "b\""));
+    assert_int_equal(list.largest_size, size + 2 + 4); /* as JSON */
+    fields[PRODUCT_ID] = RPC_BYTES("c");
+    fields[PRODUCT_TITLE] = RPC_BYTES("");
+    assert_int_equal(product_list_add(&list, fields), PRODUCT_LIST_OK);
+    assert_true(rpc_bytes_equal(json_text_bytes(&list.largest_id), "b\""));
+    while (product_list_add(&list, fields) == PRODUCT_LIST_OK) /* also when there is no more room */
+        continue;
+    assert_true(rpc_bytes_equal(json_text_bytes(&list.largest_id), "b\""));
+    product_list_clear(&list);
+}
+
 static void test_keys_are_known_again(void **state)
 {
     struct product_list list;
@@ -88,6 +117,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_products),
         cmocka_unit_test(test_products),
+        cmocka_unit_test(test_the_largest_is_known),
         cmocka_unit_test(test_keys_are_known_again),
     };
 

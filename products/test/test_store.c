@@ -467,6 +467,8 @@ struct listing {
     int status;
     json_t *products; /* owned */
     size_t damaged;
+    size_t largest_size;
+    char largest_id[64];
 };
 
 static bool listing_is_there(void *arg)
@@ -474,13 +476,17 @@ static bool listing_is_there(void *arg)
     return ((struct listing *)arg)->status != PENDING;
 }
 
-static void listing_on_done(enum product_store_status status, struct rpc_bytes products, size_t damaged, void *arg)
+static void listing_on_done(enum product_store_status status, const struct product_listing *came, void *arg)
 {
     struct listing *listing = arg;
+    struct rpc_bytes products = came->products;
 
     assert_int_equal(listing->status, PENDING);
     listing->status = (int)status;
-    listing->damaged = damaged;
+    listing->damaged = came->damaged;
+    listing->largest_size = came->largest_size;
+    snprintf(listing->largest_id, sizeof(listing->largest_id), "%.*s", (int)came->largest_id.size,
+             came->largest_id.size > 0 ? came->largest_id.data : "");
     assert_int_equal(products.data != NULL, status == PRODUCT_STORE_OK);
     if (products.data != NULL)
         listing->products = json_loadb(products.data, products.size, JSON_REJECT_DUPLICATES, NULL);
@@ -566,6 +572,24 @@ static void test_list_limits(void **state)
     json_decref(listing.products);
     make(&client, "one more", 1);
     assert_int_equal(list(&client, &listing, SIZE_UNLIMITED, UINT64_MAX), PRODUCT_STORE_TOO_MANY);
+    client_end(&client);
+}
+
+/* One product takes all the room: whoever asks is told which. */
+static void test_a_list_names_what_is_too_large(void **state)
+{
+    struct client client;
+    struct listing listing;
+
+    (void)state;
+    client_begin(&client, TIMEOUT_MS);
+    make(&client, "small", 1);
+    make(&client, "large", 1);
+    redis_server_do(&server, "EVAL %s 0",
+                    "return redis.call('HSET', 'products:large', 'title', string.rep('t', 90000))");
+    assert_int_equal(list(&client, &listing, 50000, UINT64_MAX), PRODUCT_STORE_TOO_LARGE);
+    assert_string_equal(listing.largest_id, "large");
+    assert_in_range(listing.largest_size, 90000, 90200);
     client_end(&client);
 }
 
@@ -1289,6 +1313,7 @@ int main(void)
         cmocka_unit_test(test_large_values),
         cmocka_unit_test(test_list),
         cmocka_unit_test(test_list_limits),
+        cmocka_unit_test(test_a_list_names_what_is_too_large),
         cmocka_unit_test(test_list_while_redis_dies),
         cmocka_unit_test(test_an_order_counts_once),
         cmocka_unit_test(test_a_deleted_product),

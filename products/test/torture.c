@@ -343,9 +343,12 @@ static void on_application(struct product_application *application, enum product
     operation_end((struct operation *)application, status);
 }
 
-static void on_list(enum product_store_status status, struct rpc_bytes products, size_t damaged, void *arg)
+static void on_list(enum product_store_status status, const struct product_listing *listing, void *arg)
 {
-    if (status == PRODUCT_STORE_OK && (damaged != 0 || products.size < 100 || products.data[products.size - 1] != ']'))
+    struct rpc_bytes products = listing->products;
+
+    if (status == PRODUCT_STORE_OK &&
+        (listing->damaged != 0 || products.size < 100 || products.data[products.size - 1] != ']'))
         torture_violated("a list of %zu bytes", products.size);
     operation_end(arg, status);
 }
