@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <linux/tcp.h> /* its tcp_info is the kernel's, the C library's lacks what came later */
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,10 +34,11 @@ struct database_link {
     struct rpc_resolve *resolve;
     struct sent sent[DATABASE_PIPELINE_DEPTH]; /* a ring, in the order sent */
     unsigned sent_first, sent_count;
-    uint64_t progress_ms; /* when something was last heard while something was under way */
-    unsigned attempts;    /* picks host and address */
-    unsigned failures;    /* since a connection last answered a statement: how long to wait */
-    bool broken;          /* sending failed */
+    uint64_t answer_start; /* of the bytes that came, where the oldest statement's answer begins; 0: not looked at */
+    uint64_t progress_ms;  /* when something was last heard while something was under way */
+    unsigned attempts;     /* picks host and address */
+    unsigned failures;     /* since a connection last answered a statement: how long to wait */
+    bool broken;           /* sending failed */
 };
 
 static void link_lose(struct database_link *link, const char *reason);
@@ -123,7 +125,7 @@ static void link_on_prepared(enum database_status status, const PGresult *rows, 
     struct database_link *link = arg;
     const char *message = rows == NULL ? NULL : PQresultErrorField(rows, PG_DIAG_MESSAGE_PRIMARY);
 
-    if (status == DATABASE_LOST)
+    if (status == DATABASE_LOST || status == DATABASE_TOO_LARGE)
         return; /* whoever says so does the rest */
     if (status == DATABASE_REFUSED) {
         link_lose(link, message == NULL ? "the statements could not be prepared" : message);
@@ -243,6 +245,7 @@ static unsigned link_close(struct database_link *link, struct sent lost[DATABASE
     for (index = 0; index < count; index++)
         lost[index] = link->sent[(link->sent_first + index) % DATABASE_PIPELINE_DEPTH];
     link->sent_first = link->sent_count = 0;
+    link->answer_start = 0;
     rpc_resolve_cancel(link->resolve);
     link->resolve = NULL;
     rpc_loop_watch_free(link->watch); /* before its descriptor is closed */
@@ -252,18 +255,19 @@ static unsigned link_close(struct database_link *link, struct sent lost[DATABASE
     return count;
 }
 
-static void tell_lost(struct sent lost[], unsigned count)
+/* The first of them ends with a status of its own. */
+static void tell_lost(struct sent lost[], unsigned count, enum database_status first)
 {
     unsigned index;
 
     for (index = 0; index < count; index++) {
         PQclear(lost[index].rows);
-        lost[index].done(DATABASE_LOST, NULL, lost[index].arg);
+        lost[index].done(index == 0 ? first : DATABASE_LOST, NULL, lost[index].arg);
     }
 }
 
-/* The connection is of no use any more: close it, try again later. */
-static void link_lose(struct database_link *link, const char *reason)
+/* The connection is of no use any more: close it, try again later.  `oldest` is how the oldest statement ends. */
+static void link_lose_as(struct database_link *link, enum database_status oldest, const char *reason)
 {
     struct sent lost[DATABASE_PIPELINE_DEPTH];
     char why[DATABASE_REASON_SIZE];
@@ -276,7 +280,12 @@ static void link_lose(struct database_link *link, const char *reason)
     link_enter(link, LINK_WAITING);
     link->broken = false;
     link->options.on_state(link, false, why, link->options.arg);
-    tell_lost(lost, count);
+    tell_lost(lost, count, oldest);
+}
+
+static void link_lose(struct database_link *link, const char *reason)
+{
+    link_lose_as(link, DATABASE_LOST, reason);
 }
 
 static void link_on_ping(enum database_status status, const PGresult *rows, void *arg)
@@ -284,7 +293,7 @@ static void link_on_ping(enum database_status status, const PGresult *rows, void
     struct database_link *link = arg;
 
     (void)rows;
-    if (status == DATABASE_LOST)
+    if (status == DATABASE_LOST || status == DATABASE_TOO_LARGE)
         return;
     rpc_loop_timer_start(link->timer, DATABASE_PING_MS);
     link->options.on_state(link, true, NULL, link->options.arg); /* a late answer had kept statements from it */
@@ -360,6 +369,7 @@ static void link_deliver(struct database_link *link)
     if (link->state == LINK_READY && !spoilt)
         link->failures = 0;
     oldest->rows = NULL;
+    link->answer_start = 0;
     link->sent_first = (link->sent_first + 1) % DATABASE_PIPELINE_DEPTH;
     link->sent_count--;
     sent.done(refused ? DATABASE_REFUSED : DATABASE_OK, sent.rows, sent.arg);
@@ -428,8 +438,32 @@ static void link_take_all(struct database_link *link)
     }
 }
 
+/* How many bytes came on the connection so far; 0 where nobody counts: on a Unix socket. */
+static uint64_t link_received(const struct database_link *link)
+{
+    struct tcp_info info = {.tcpi_bytes_received = 0};
+    socklen_t size = sizeof(info);
+
+    return getsockopt(PQsocket(link->db), IPPROTO_TCP, TCP_INFO, &info, &size) == 0 ? info.tcpi_bytes_received : 0;
+}
+
+/*
+ * libpq collects an answer's rows until the last one is there, however many they are, and tells nobody.  So the socket's
+ * bytes are counted, from the first read that ends no answer: most answers come whole, and cost nothing here.
+ */
+static void link_check_answer_size(struct database_link *link)
+{
+    uint64_t received = link_received(link);
+
+    if (link->answer_start == 0)
+        link->answer_start = received;
+    else if (received - link->answer_start > DATABASE_ANSWER_SIZE_MAX)
+        link_lose_as(link, DATABASE_TOO_LARGE, "the server answers with more than anybody could want");
+}
+
 static void link_read(struct database_link *link)
 {
+    unsigned first = link->sent_first, count = link->sent_count;
     bool readable = PQconsumeInput(link->db) != 0;
 
     if (!readable) { /* it has closed its socket */
@@ -439,6 +473,8 @@ static void link_read(struct database_link *link)
     link_take_all(link); /* also of what came before the end */
     if (link->db != NULL && (!readable || PQstatus(link->db) == CONNECTION_BAD))
         link_lose(link, PQerrorMessage(link->db));
+    else if (link->db != NULL && count > 0 && link->sent_first == first && link->sent_count == count)
+        link_check_answer_size(link);
 }
 
 static void link_on_ready_to_read_or_write(int fd, unsigned events, void *arg)
@@ -480,7 +516,7 @@ void database_link_free(struct database_link *link)
 
     if (link == NULL)
         return;
-    tell_lost(lost, link_close(link, lost));
+    tell_lost(lost, link_close(link, lost), DATABASE_LOST);
     rpc_loop_timer_free(link->timer);
     free(link);
 }

@@ -3,8 +3,9 @@
  *
  * Each statement is a transaction of its own, closed by a Sync: it counts as done when the server has answered that,
  * for not before then is it committed.  Statements are prepared when the connection comes up.  A server that falls
- * silent is given up after its time, and the link connects anew, with a delay spread at random that grows until a
- * connection answers a statement: to log in is not enough.
+ * silent is given up after its time, one that answers without an end after DATABASE_ANSWER_SIZE_MAX bytes (of TCP; nobody
+ * counts those of a Unix socket), and the link connects anew, with a delay spread at random that grows until a connection
+ * answers a statement: to log in is not enough.
  */
 #ifndef ORDERS_DATABASE_LINK_H
 #define ORDERS_DATABASE_LINK_H
@@ -25,11 +26,17 @@
 #define DATABASE_STAY_MS            2000 /* a database that was up for less was not: the outage goes on */
 #define DATABASE_STALL_MARGIN_MS    1000 /* beyond the server's own time limit for a statement */
 #define DATABASE_REASON_SIZE        256
+/*
+ * Bytes of one statement's answer.  Twice what a message may hold: the rows of orders take no more bytes than their JSON, so
+ * nobody could be answered with more.
+ */
+#define DATABASE_ANSWER_SIZE_MAX    (32u * 1024 * 1024)
 
 enum database_status {
-    DATABASE_OK,      /* committed; `rows` holds what it returned */
-    DATABASE_REFUSED, /* the server said no, and rolled it back; `rows` holds the error */
-    DATABASE_LOST,    /* the connection broke: it may have been committed; `rows` is NULL */
+    DATABASE_OK,        /* committed; `rows` holds what it returned */
+    DATABASE_REFUSED,   /* the server said no, and rolled it back; `rows` holds the error */
+    DATABASE_LOST,      /* the connection broke: it may have been committed; `rows` is NULL */
+    DATABASE_TOO_LARGE, /* the answer went beyond DATABASE_ANSWER_SIZE_MAX and was given up: as DATABASE_LOST otherwise */
 };
 
 /* `rows` is lent until the callback returns. */

@@ -768,6 +768,8 @@ static enum order_store_status status_of(enum work_status status)
         return ORDER_STORE_UNAVAILABLE;
     case WORK_UNKNOWN:
         return ORDER_STORE_UNKNOWN;
+    case WORK_TOO_LARGE:
+        return ORDER_STORE_TOO_LARGE;
     case WORK_FAILED:
         return ORDER_STORE_FAILED;
     }

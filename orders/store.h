@@ -41,7 +41,7 @@ enum order_store_status {
     ORDER_STORE_NOT_FOUND,      /* no such order */
     ORDER_STORE_LINE_NOT_FOUND, /* update: the order has no such line (the unit's `missing`); nothing was changed */
     ORDER_STORE_KEY_REUSED,     /* create, recall: the key belongs to another body */
-    ORDER_STORE_TOO_LARGE,      /* list: more than ORDER_STORE_LIST_LINES_MAX lines */
+    ORDER_STORE_TOO_LARGE,      /* get, list: DATABASE_ANSWER_SIZE_MAX, ORDER_STORE_LIST_LINES_MAX */
     ORDER_STORE_BUSY,           /* a bound of this process is reached; nothing was done */
     ORDER_STORE_UNAVAILABLE,    /* the database is away or too slow; nothing was done */
     ORDER_STORE_UNKNOWN,        /* it may have been done (never of get, list and recall) */

@@ -170,6 +170,19 @@ static void unit_on_lost(struct work *work, struct work_unit *unit)
         unit_end(work, unit, WORK_UNAVAILABLE);
 }
 
+/* Alone it may be little; what is too much alone stays so. */
+static void unit_on_too_large(struct work *work, struct work_unit *unit, size_t count)
+{
+    unit->may_be_done = !unit->operation->is_read;
+    if (count > 1 && unit->operation->is_repeatable) {
+        unit_repeat(work, unit);
+        return;
+    }
+    rpc_log(RPC_LOG_ERROR, "statement answered without an end", RPC_LOG_TEXT("statement", unit->operation->name),
+            RPC_LOG_INT("bytes_max", DATABASE_ANSWER_SIZE_MAX));
+    unit_end(work, unit, WORK_TOO_LARGE);
+}
+
 static void unit_on_rows(struct work *work, struct work_unit *unit, size_t index, const PGresult *rows)
 {
     int columns = unit->operation->columns;
@@ -210,6 +223,9 @@ static void work_on_answer(enum database_status status, const PGresult *rows, vo
             break;
         case DATABASE_LOST:
             unit_on_lost(work, unit);
+            break;
+        case DATABASE_TOO_LARGE:
+            unit_on_too_large(work, unit, answered.count);
             break;
         }
     }

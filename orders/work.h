@@ -33,6 +33,7 @@ enum work_status {
     WORK_BUSY,        /* a bound is reached; nothing was done */
     WORK_UNAVAILABLE, /* the database is away, too slow or short of something; nothing was done */
     WORK_UNKNOWN,     /* it may have been done, or may be done yet */
+    WORK_TOO_LARGE,   /* its rows are more than DATABASE_ANSWER_SIZE_MAX; of a read alone */
     WORK_FAILED,      /* the database refused it for a reason that no repetition will change; nothing was done */
 };
 

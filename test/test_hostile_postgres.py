@@ -8,9 +8,10 @@ import pytest
 
 from support.clock import RECOVERY_S, SLACK_S, TIME_SCALE, wait_until
 from support.fake import Hangup, byte_by_byte, hang_up, says, says_and_ends, says_and_falls_silent, silent, whole
-from support.fake_broker import Caller, FakeBroker, Message, Queue, encode_properties
+from support.fake_broker import METHODS, Caller, FakeBroker, Message, Queue, decode, encode_properties, method
 from support.fake_postgres import (
     BOUND,
+    NULL,
     FakePostgres,
     authentication,
     complete,
@@ -34,7 +35,9 @@ CREATE_BY_KEY = "create_by_key"
 UNAVAILABLE, UNKNOWN, UNEXPECTED = "ServiceUnavailable", "OutcomeUnknown", "UnexpectedError"
 ATTEMPTS_MAX = 8
 LINES_MAX = 3  # an operation is tried eight times, and each may cost a connection: a line for each reason, and one for its answer
+ANSWER_SIZE_MAX = 32 * 1024 * 1024  # what libpq makes of it in memory is up to four times as much
 RESERVED_MAX = 0x40000000 + 8192  # libpq takes addresses for what is announced, up to this, and touches none
+DELIVERY_HEAD_SIZE = 7 + 4  # a frame's kind, channel and size; the method's numbers
 _numbers = itertools.count(1)
 
 
@@ -106,6 +109,16 @@ class Bench:
         answer = self.caller.response(self.send(method, *args), LIMIT_S)
         assert answer["error"] is not None, f"{method} gave a result: {answer}"
         return answer["error"]["exc_type"]
+
+    def say_redelivered(self):
+        """From here on each delivery is one that may have been delivered before."""
+
+        def send(link, channel, frames):
+            fields, _ = decode(METHODS["basic.deliver"][2], frames[0][DELIVERY_HEAD_SIZE:-1])
+            fields[2] = True
+            link.send(b"".join([method(channel, "basic.deliver", *fields), *frames[1:]]))
+
+        self.broker.send_frames = send
 
     def turn_honest(self):
         """Also on new connections: those at hand may have fallen silent."""
@@ -327,6 +340,49 @@ def test_a_size_that_is_only_announced(bench, part):
     assert bench.orders.memory() - before <= allowed, f"{bench.orders.memory() - before:,} bytes more"
 
 
+ROW = row(INT, INT, b"x" * 1000, b"1.00", INT)
+# (how it begins, what is said again and again)
+WITHOUT_AN_END = {
+    "rows": (BOUND + description(COLUMNS), ROW * 64),
+    "rows of nothing": (BOUND + description(COLUMNS), row(*[NULL] * COLUMNS) * 2000),
+    "answers": (BOUND, (description(COLUMNS) + ROW + complete()) * 64),
+    "notices": (BOUND, notice("x" * 1000) * 64),
+    "settings": (BOUND, message(b"S", b"TimeZone\0UTC\0") * 2000),
+    "a row": (BOUND + description(COLUMNS) + message(b"D", struct.pack(">H", COLUMNS), 0x3FFFFFFF), b"x" * 65536),
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT_AN_END)
+def test_an_answer_without_an_end(bench, what):
+    """A server that talks on and on fills no memory, and is not asked the same again: it is given up for the size of what it says."""
+    head, part = WITHOUT_AN_END[what]
+    before = bench.orders.memory()
+
+    def talk(link, unit):
+        link.send(head)
+        while True:
+            link.send(part)
+
+    def given_up():
+        return sum("more than anybody" in one.get("reason", "") for one in bench.orders.records())
+
+    bench.postgres.hooks["get"] = bench.postgres.hooks["list"] = bench.postgres.hooks[CREATE] = talk
+    for count, (method_name, argument, expected) in enumerate(
+        (
+            ("get_order", bench.known["id"], (UNEXPECTED, UNAVAILABLE)),  # whichever comes first, size or time
+            ("list_orders", 0, ("ValidationError", UNAVAILABLE)),  # a smaller page may be an answer
+            ("create_order", [a_line(unique("endless"))], (UNKNOWN,)),
+        ),
+        1,
+    ):
+        bench.orders.wait_is_ready()
+        assert bench.error(method_name, argument) in expected
+        wait_until(lambda: given_up() >= count, f"the answer to {method_name} is given up")
+    bench.turn_honest()
+    allowed = MEMORY_MAX + 4 * ANSWER_SIZE_MAX * (2 if is_sanitized("orders") else 1)
+    assert bench.orders.memory() - before <= allowed, f"{bench.orders.memory() - before:,} bytes more"
+
+
 # ---- silence and ends --------------------------------------------------------------------------------------------------
 
 
@@ -545,3 +601,31 @@ def test_the_outbox_is_answered_oddly(bench):
 
 def is_event_of(published, order):
     return published.exchange == "orders.events" and json.loads(published.body)["order"]["id"] == order["id"]
+
+
+# ---- a change that comes again ------------------------------------------------------------------------------------------
+
+
+def test_a_change_that_comes_again_while_postgres_is_away(room, directory):
+    """Whoever had it before may have carried it out: only a first delivery is sure that nothing was done."""
+    bench = Bench(room, directory)
+    try:
+        bench.orders.start().wait_is_ready()
+        made = bench.call("create_order", [a_line(unique("again"))])
+        changes = [("create_order", [a_line(unique("again"))]), ("update_order", made), ("delete_order", made["id"])]
+        bench.postgres.hooks["encryption"] = bench.postgres.hooks["startup"] = hang_up
+        bench.postgres.kick()
+        bench.orders.wait_not_ready()
+        for method_name, argument in changes:
+            assert bench.error(method_name, argument) == UNAVAILABLE
+        bench.say_redelivered()
+        for method_name, argument in changes:
+            assert bench.error(method_name, argument) == UNKNOWN
+        assert bench.error("get_order", made["id"]) == UNAVAILABLE
+        assert bench.error("list_orders") == UNAVAILABLE
+        bench.turn_honest()
+        assert bench.call("get_order", made["id"]) == made
+        for method_name, argument in changes:  # and now it can be told
+            bench.call(method_name, argument)
+    finally:
+        bench.close()

@@ -503,6 +503,26 @@ static void test_list(void **state)
     ends(act_list(stage, 5, 20), ORDER_STORE_OK);
 }
 
+/* An answer that nobody could be sent costs the connection it comes on, before it fills the memory. */
+static void test_rows_are_bounded(void **state)
+{
+    struct stage *stage = stage_of(state);
+    char *first;
+
+    stage_wait_all_up(stage);
+    first = text_of(act_create(stage, LINE, NULL, NULL));
+    free(postgres_sql(postgres,
+                      "INSERT INTO orders (created_at, updated_at) VALUES (now(), now());"
+                      "INSERT INTO order_details (order_id, product_id, price, quantity, created_at, updated_at)"
+                      " SELECT 2, repeat('x', 1024), 1, 1, now(), now() FROM generate_series(1, 40000)"));
+    ends(act_list(stage, 0, 20), ORDER_STORE_TOO_LARGE);
+    ends(act_get(stage, 2), ORDER_STORE_TOO_LARGE);
+    stage_wait_up(stage);
+    ends_with(act_list(stage, 0, 1), ORDER_STORE_OK, first);
+    ends_with(act_get(stage, 1), ORDER_STORE_OK, first);
+    free(first);
+}
+
 /* ---- The outbox -------------------------------------------------------------------------------------------------- */
 
 static void test_claims(void **state)
@@ -1013,6 +1033,7 @@ int main(void)
         case_of(test_update),
         case_of(test_delete),
         case_of(test_list),
+        case_of(test_rows_are_bounded),
         case_of(test_claims),
         case_of(test_a_claim_of_the_future),
         case_of(test_large_events_come_few_at_a_time),
