@@ -1,6 +1,7 @@
 #include "order.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,6 +146,17 @@ enum order_id_status order_id_read(int32_t *out, const json_t *value)
     return ORDER_ID_OK;
 }
 
+static bool is_integer_literal(struct rpc_bytes text)
+{
+    size_t at = text.size > 0 && text.data[0] == '-' ? 1 : 0;
+
+    if (at == text.size)
+        return false;
+    while (at < text.size && text.data[at] >= '0' && text.data[at] <= '9')
+        at++;
+    return at == text.size;
+}
+
 /*
  * A whole number that came as a double: the digits that were sent are gone.  Up to 2^64 the double's exact value is the
  * likelier one; beyond, the fewest digits that give the same double, and zeros (1e30 is a one and thirty zeros).
@@ -178,12 +190,15 @@ static void print_real(char out[ORDER_ID_TEXT_SIZE], double number)
     out[size] = '\0';
 }
 
-void order_id_print(char out[ORDER_ID_TEXT_SIZE], const json_t *value)
+void order_id_print(char out[ORDER_ID_TEXT_SIZE], const json_t *value, struct rpc_bytes spelled)
 {
     int size = 0;
 
     if (json_is_integer(value))
         snprintf(out, ORDER_ID_TEXT_SIZE, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    else if (json_is_real(value) && is_integer_literal(spelled))
+        size = snprintf(out, ORDER_ID_TEXT_SIZE, "%.*s", spelled.size > INT_MAX ? INT_MAX : (int)spelled.size,
+                        spelled.data);
     else if (json_is_real(value))
         print_real(out, json_real_value(value));
     else

@@ -72,8 +72,11 @@ enum order_id_status {
 /* An integer, one without a fraction spelled as a real (7.0), or numeric text ("7"); `true` is none. */
 enum order_id_status order_id_read(int32_t *out, const json_t *value);
 
-/* The id as the client wrote it, for a message; cut, with "..." behind, where it is too long.  Ends in NUL. */
-void order_id_print(char out[ORDER_ID_TEXT_SIZE], const json_t *value);
+/*
+ * The id as the client wrote it, for a message; cut, with "..." behind, where it is too long.  Ends in NUL.  `spelled` is
+ * its JSON as it came, for an integer beyond 64 bits, of which `value` has not all digits; {NULL, 0} where nobody knows.
+ */
+void order_id_print(char out[ORDER_ID_TEXT_SIZE], const json_t *value, struct rpc_bytes spelled);
 
 /* Where a page of the list starts and how long it is at most. */
 struct order_page {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "rpclib/json.h"
 #include "rpclib/log.h"
 #include "rpclib/publisher.h"
 
@@ -239,6 +240,10 @@ static void outbox_publish_found(struct outbox *outbox, const struct order_event
     snprintf(type, sizeof(type), "%.*s", (int)event->type.size, event->type.data);
     if (event->headers.data != NULL)
         context = rpc_context_from_json(event->headers);
+    if (context == NULL && event->headers.data != NULL && rpc_json_members(event->headers, 0, NULL, NULL)) {
+        outbox_release(outbox, event->id); /* they are sound, so it was memory: at the next look, then */
+        return;
+    }
     if (outbox_publish(outbox, event->id, type, event->payload, context))
         outbox->repeated_total++;
     else

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "rpclib/json.h"
 #include "rpclib/service.h"
 
 #include "key_expiry.h"
@@ -18,6 +19,7 @@
 #define STOP_OUTBOX_PART 4 /* of the time to stop in, what is kept for the events */
 #define EVENT_TYPE       "order_created"
 #define EVENT_START      "{\"order\":"
+#define UNKNOWN_SPELLING ((struct rpc_bytes){.data = NULL, .size = 0})
 
 struct orders_service {
     struct rpc_loop *loop;
@@ -42,22 +44,40 @@ struct call {
     struct order order;           /* owned; what the request brought */
     json_t *argument;             /* owned; for messages that show what the caller wrote */
     bool is_change;
+    bool is_page;
     char *headers; /* owned; the request's context */
 };
 
 /* ---- Errors ------------------------------------------------------------------------------------------------------ */
 
+static void fail_no_memory(struct rpc_incoming *request)
+{
+    rpc_incoming_fail(request, "ServiceBusy", "out of memory; nothing was done");
+}
+
+/* A change that came before may have been carried out by whoever had it then. */
+static void fail_change_no_memory(struct rpc_incoming *request)
+{
+    if (rpc_incoming_redelivered(request))
+        rpc_incoming_fail(request, "OutcomeUnknown", "it came before; there is no memory to see whether it was done");
+    else
+        fail_no_memory(request);
+}
+
 static void fail_validation(struct rpc_incoming *request, json_t *messages)
 {
     if (messages == NULL)
-        rpc_incoming_fail_unexpected(request, "out of memory");
+        fail_no_memory(request);
     else
         rpc_incoming_fail_validation(request, messages);
     json_decref(messages);
 }
 
+typedef void fail_fn(struct rpc_incoming *request);
+
 /* How reading the arguments ended: true to go on, else the request is answered. */
-static bool accept(struct rpc_incoming *request, enum order_status status, json_t *const *messages)
+static bool accept(struct rpc_incoming *request, enum order_status status, json_t *const *messages,
+                   fail_fn *fail_memory)
 {
     switch (status) {
     case ORDER_OK:
@@ -66,17 +86,50 @@ static bool accept(struct rpc_incoming *request, enum order_status status, json_
         fail_validation(request, *messages);
         return false;
     case ORDER_NO_MEMORY:
-        rpc_incoming_fail_unexpected(request, "out of memory");
+        fail_memory(request);
         return false;
     }
     return false;
 }
 
-static void fail_not_found(struct rpc_incoming *request, const json_t *id)
+/* What stands between the brackets of an array, without the white space around it. */
+static struct rpc_bytes array_inside(struct rpc_bytes array)
+{
+    static const char space[] = " \t\r\n";
+    const char *start = array.data + 1, *end = array.data + array.size - 1;
+
+    while (start < end && strchr(space, *start) != NULL)
+        start++;
+    while (end > start && strchr(space, end[-1]) != NULL)
+        end--;
+    return (struct rpc_bytes){.data = start, .size = (size_t)(end - start)};
+}
+
+/* A member's value as it is spelled; {NULL, 0}: there is none. */
+static struct rpc_bytes member_spelled(struct rpc_bytes object, const char *name)
+{
+    struct rpc_bytes value = {.data = NULL, .size = 0};
+
+    return rpc_json_members(object, 1, &name, &value) ? value : (struct rpc_bytes){.data = NULL, .size = 0};
+}
+
+/* The only argument of a method, called `name`, as the request spells it.  For the handler alone. */
+static struct rpc_bytes argument_spelled(const struct rpc_incoming *request, const char *name)
+{
+    struct rpc_bytes body = rpc_incoming_body(request), args;
+    struct rpc_bytes value = member_spelled(member_spelled(body, "kwargs"), name);
+
+    if (value.data != NULL)
+        return value;
+    args = member_spelled(body, "args");
+    return args.data == NULL ? args : array_inside(args);
+}
+
+static void fail_not_found(struct rpc_incoming *request, const json_t *id, struct rpc_bytes spelled)
 {
     char text[ORDER_ID_TEXT_SIZE], value[VALUE_SIZE];
 
-    order_id_print(text, id);
+    order_id_print(text, id, spelled);
     snprintf(value, sizeof(value), "Order with id %s not found", text);
     rpc_incoming_fail(request, "NotFound", value);
 }
@@ -90,7 +143,7 @@ static void fail_line_not_found(const struct call *call)
 
     for (index = 0; index < call->order.lines_count; index++)
         if (call->order.lines[index].id == call->unit.missing) {
-            order_id_print(text, json_object_get(json_array_get(details, index), "id"));
+            order_id_print(text, json_object_get(json_array_get(details, index), "id"), UNKNOWN_SPELLING);
             break;
         }
     snprintf(value, sizeof(value), "Order detail with id %s not found in order with id %d", text, (int)call->order.id);
@@ -132,8 +185,8 @@ static void call_fail(const struct call *call, enum order_store_status status)
     }
     switch (status) {
     case ORDER_STORE_NOT_FOUND:
-        fail_not_found(request,
-                       json_is_object(call->argument) ? json_object_get(call->argument, "id") : call->argument);
+        fail_not_found(request, json_is_object(call->argument) ? json_object_get(call->argument, "id") : call->argument,
+                       UNKNOWN_SPELLING);
         return;
     case ORDER_STORE_LINE_NOT_FOUND:
         fail_line_not_found(call);
@@ -142,7 +195,10 @@ static void call_fail(const struct call *call, enum order_store_status status)
         rpc_incoming_fail(request, "IdempotencyKeyReused", "the key was used before, for another order");
         return;
     case ORDER_STORE_TOO_LARGE:
-        fail_validation(request, order_error("limit", "The page is too large; ask for fewer orders."));
+        if (call->is_page)
+            fail_validation(request, order_error("limit", "The page is too large; ask for fewer orders."));
+        else
+            rpc_incoming_fail_unexpected(request, "the order is larger than a message may be");
         return;
     case ORDER_STORE_BUSY:
         snprintf(value, sizeof(value), "at most %d operations of %u bytes together at once", WORK_UNITS_MAX,
@@ -167,12 +223,13 @@ static void call_fail(const struct call *call, enum order_store_status status)
 /* ---- Requests under way ------------------------------------------------------------------------------------------ */
 
 /* NULL, and the request answered, when out of memory. */
-static struct call *call_new(struct orders_service *service, struct rpc_incoming *request, json_t *argument)
+static struct call *call_new(struct orders_service *service, struct rpc_incoming *request, json_t *argument,
+                             fail_fn *fail_memory)
 {
     struct call *call = calloc(1, sizeof(*call));
 
     if (call == NULL) {
-        rpc_incoming_fail_unexpected(request, "out of memory");
+        fail_memory(request);
         return NULL;
     }
     call->service = service;
@@ -210,8 +267,10 @@ static uint64_t call_deadline_ms(const struct call *call)
 
 static void call_answer_text(struct call *call, struct rpc_bytes answer)
 {
-    if (call->service->text.failed)
-        rpc_incoming_fail_unexpected(call->request, "out of memory");
+    if (call->service->text.failed && call->is_change) /* it was done: the caller may ask again */
+        rpc_incoming_fail(call->request, "OutcomeUnknown", "out of memory");
+    else if (call->service->text.failed)
+        fail_no_memory(call->request);
     else if (answer.size > ANSWER_SIZE_MAX)
         call_fail(call, ORDER_STORE_TOO_LARGE);
     else
@@ -247,7 +306,7 @@ static bool accept_id(struct rpc_incoming *request, int32_t *id, const json_t *v
     case ORDER_ID_OK:
         return true;
     case ORDER_ID_IMPOSSIBLE:
-        fail_not_found(request, value);
+        fail_not_found(request, value, argument_spelled(request, "order_id"));
         return false;
     case ORDER_ID_INVALID:
         fail_validation(
@@ -267,7 +326,7 @@ static void get_order(struct rpc_incoming *request, json_t *const arguments[], v
 
     if (!accept_id(request, &id, arguments[0]))
         return;
-    call = call_new(service, request, arguments[0]);
+    call = call_new(service, request, arguments[0], fail_no_memory);
     if (call != NULL)
         call_started(call, order_store_get(service->store, &call->unit, id, call_deadline_ms(call), call_on_order));
 }
@@ -306,14 +365,14 @@ static void create_on_order(struct order_store_unit *unit, enum order_store_stat
 }
 
 /* The client's Idempotency-Key, {NULL, 0}: none.  False when it is none that can be kept, and the request answered. */
-static bool accept_key(struct rpc_incoming *request, struct rpc_bytes *key)
+static bool accept_key(struct rpc_incoming *request, struct rpc_bytes *key, fail_fn *fail_memory)
 {
     const struct rpc_context *context = rpc_incoming_context(request);
     json_t *text;
     bool is_text;
 
     if (context == NULL) { /* without its key it would be made again when it is sent again */
-        rpc_incoming_fail_unexpected(request, "out of memory");
+        fail_memory(request);
         return false;
     }
     *key = rpc_context_get(context, "idempotency_key");
@@ -331,16 +390,16 @@ static bool accept_key(struct rpc_incoming *request, struct rpc_bytes *key)
 
 /* The lines and the key that create_order and recall_order are asked with; NULL when the request is answered. */
 static struct call *creation_read(struct orders_service *service, struct rpc_incoming *request,
-                                  json_t *const arguments[], struct order_creation *creation)
+                                  json_t *const arguments[], struct order_creation *creation, fail_fn *fail_memory)
 {
     struct order order = {.id = 0};
     json_t *messages = NULL;
     struct call *call;
 
-    if (!accept_key(request, &creation->idempotency_key) ||
-        !accept(request, order_read_new(&order, arguments[0], &messages), &messages))
+    if (!accept_key(request, &creation->idempotency_key, fail_memory) ||
+        !accept(request, order_read_new(&order, arguments[0], &messages), &messages, fail_memory))
         return NULL;
-    call = call_new(service, request, NULL);
+    call = call_new(service, request, NULL, fail_memory);
     if (call == NULL) {
         order_clear(&order);
         return NULL;
@@ -355,7 +414,7 @@ static void create_order(struct rpc_incoming *request, json_t *const arguments[]
 {
     struct orders_service *service = arg;
     struct order_creation creation = {.order = NULL};
-    struct call *call = creation_read(service, request, arguments, &creation);
+    struct call *call = creation_read(service, request, arguments, &creation, fail_change_no_memory);
     const struct rpc_context *context;
     size_t size = 0;
 
@@ -365,7 +424,7 @@ static void create_order(struct rpc_incoming *request, json_t *const arguments[]
     if (context != NULL)
         call->headers = rpc_context_to_json(context, &size);
     if (call->headers == NULL) {
-        rpc_incoming_fail_unexpected(request, "out of memory");
+        fail_change_no_memory(request);
         call_end(call);
         return;
     }
@@ -406,7 +465,7 @@ static void recall_order(struct rpc_incoming *request, json_t *const arguments[]
 {
     struct orders_service *service = arg;
     struct order_creation creation = {.order = NULL};
-    struct call *call = creation_read(service, request, arguments, &creation);
+    struct call *call = creation_read(service, request, arguments, &creation, fail_no_memory);
 
     if (call == NULL)
         return;
@@ -428,19 +487,24 @@ static void update_order(struct rpc_incoming *request, json_t *const arguments[]
     json_t *messages = NULL;
     struct call *call;
 
-    if (!accept(request, order_read_change(&change, arguments[0], &messages), &messages))
+    if (!accept(request, order_read_change(&change, arguments[0], &messages), &messages, fail_change_no_memory))
         return;
-    call = call_new(service, request, arguments[0]);
+    if (change.id == 0) { /* no order can have it */
+        fail_not_found(request, json_object_get(arguments[0], "id"),
+                       member_spelled(argument_spelled(request, "order"), "id"));
+        order_clear(&change);
+        return;
+    }
+    call = call_new(service, request, arguments[0], fail_change_no_memory);
     if (call == NULL) {
         order_clear(&change);
         return;
     }
     call->order = change;
     call->is_change = true;
-    call_started(call, change.id == 0 ? ORDER_STORE_NOT_FOUND
-                                      : order_store_update(service->store, &call->unit, &call->order,
-                                                           rpc_bytes_of(rpc_incoming_correlation_id(request)),
-                                                           call_deadline_ms(call), call_on_order));
+    call_started(call, order_store_update(service->store, &call->unit, &call->order,
+                                          rpc_bytes_of(rpc_incoming_correlation_id(request)), call_deadline_ms(call),
+                                          call_on_order));
 }
 
 /* ---- delete_order ------------------------------------------------------------------------------------------------ */
@@ -465,7 +529,7 @@ static void delete_order(struct rpc_incoming *request, json_t *const arguments[]
 
     if (!accept_id(request, &id, arguments[0]))
         return;
-    call = call_new(service, request, arguments[0]);
+    call = call_new(service, request, arguments[0], fail_change_no_memory);
     if (call == NULL)
         return;
     call->is_change = true;
@@ -504,11 +568,13 @@ static void list_orders(struct rpc_incoming *request, json_t *const arguments[],
     struct order_page page;
     struct call *call;
 
-    if (!accept(request, order_read_page(&page, arguments[0], arguments[1], &messages), &messages))
+    if (!accept(request, order_read_page(&page, arguments[0], arguments[1], &messages), &messages, fail_no_memory))
         return;
-    call = call_new(service, request, NULL);
-    if (call != NULL)
-        call_started(call, order_store_list(service->store, &call->unit, page, call_deadline_ms(call), list_on_orders));
+    call = call_new(service, request, NULL, fail_no_memory);
+    if (call == NULL)
+        return;
+    call->is_page = true;
+    call_started(call, order_store_list(service->store, &call->unit, page, call_deadline_ms(call), list_on_orders));
 }
 
 /* ---- The service ------------------------------------------------------------------------------------------------- */

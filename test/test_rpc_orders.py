@@ -118,6 +118,27 @@ def test_an_order_that_does_not_exist(peer, method, order_id):
     assert_not_found(peer.error(f"orders.{method}", order_id), order_id)
 
 
+BEYOND_64_BITS = [2**63, 2**64 - 1, 2**70, -(2**70), 10**30 + 1, 123456789012345678901234567890]
+
+
+@pytest.mark.parametrize("order_id", [*BEYOND_64_BITS, *map(str, BEYOND_64_BITS)], ids=repr)
+def test_an_id_beyond_64_bits_comes_back_whole(peer, order_id):
+    """No digit is lost, however it was given."""
+    for method in ("get_order", "delete_order"):
+        assert_not_found(peer.error(f"orders.{method}", order_id), order_id)
+        assert_not_found(peer.error(f"orders.{method}", order_id=order_id), order_id)
+    change = {"order_details": [], "id": order_id}
+    assert_not_found(peer.error("orders.update_order", change), order_id)
+    assert_not_found(peer.error("orders.update_order", order=change), order_id)
+
+
+@pytest.mark.parametrize("after", [INT32_MAX, 2**63 - 1, *(one for one in BEYOND_64_BITS if one > 0)], ids=repr)
+def test_a_page_behind_the_last_order_there_can_be(peer, after):
+    create(peer)
+    assert peer.call("orders.list_orders", after) == []
+    assert peer.call("orders.list_orders", after=str(after), limit=1) == []
+
+
 @pytest.mark.parametrize("order_id", ["abc", "", "1; DROP TABLE orders", None, True, 1.5, [], {}, [1]], ids=repr)
 @pytest.mark.parametrize("method", ["get_order", "delete_order"])
 def test_an_order_id_that_is_none(shop, peer, method, order_id):

@@ -68,7 +68,7 @@ static void check_id(const json_t *value)
         return; /* it is never shown */
     }
     memset(text, 'x', sizeof(text));
-    order_id_print(text, value);
+    order_id_print(text, value, (struct rpc_bytes){.data = NULL, .size = 0});
     HOLDS(memchr(text, '\0', sizeof(text)) != NULL && text[0] != '\0');
     HOLDS(strspn(text, "0123456789-.e+") == strlen(text));
 }

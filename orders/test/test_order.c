@@ -234,7 +234,7 @@ static void id_at(const char *json, enum order_id_status expected, int32_t expec
 
     if (order_id_read(&id, value) != expected || id != expected_id)
         fail_msg("line %d: %s", line, json);
-    order_id_print(text, value);
+    order_id_print(text, value, (struct rpc_bytes){.data = NULL, .size = 0});
     if (printed != NULL && strcmp(text, printed) != 0)
         fail_msg("line %d: %s", line, text);
     json_decref(value);
@@ -273,6 +273,39 @@ static void test_ids(void **state)
     id_is_invalid("\"1; DROP TABLE orders\"");
     id_is_invalid("[1]");
     id_is_invalid("{}");
+}
+
+static void prints_at(const char *json, const char *spelled, const char *printed, int line)
+{
+    json_t *value = load_at(json, line);
+    char text[ORDER_ID_TEXT_SIZE];
+
+    order_id_print(text, value, rpc_bytes_of(spelled));
+    if (strcmp(text, printed) != 0)
+        fail_msg("line %d: %s", line, text);
+    json_decref(value);
+}
+
+/* As it came; and, where only its value is known, as whoever wrote it would most likely have. */
+#define prints(json, printed)             prints_at(json, json, printed, __LINE__)
+#define prints_as(json, spelled, printed) prints_at(json, spelled, printed, __LINE__)
+
+static void test_spelled_ids(void **state)
+{
+    (void)state;
+    prints("7", "7");
+    prints("\"007\"", "007");
+    prints("7.0", "7");
+    prints("1180591620717411303424", "1180591620717411303424");
+    prints("-1180591620717411303425", "-1180591620717411303425");
+    prints("123456789012345678901234567890123456789012345678901234567890123",
+           "123456789012345678901234567890123456789012345678901234567890123");
+    prints("1234567890123456789012345678901234567890123456789012345678901234",
+           "123456789012345678901234567890123456789012345678901234567890...");
+    prints("1e30", "1000000000000000000000000000000");
+    prints_as("1180591620717411303424", "", "1180591620717411300000");
+    prints_as("1180591620717411303424", "-", "1180591620717411300000");
+    prints_as("1180591620717411303424", "12a", "1180591620717411300000");
 }
 
 static void page_at(const char *after, const char *limit, int32_t expected_after, int32_t expected_limit,
@@ -342,7 +375,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines),  cmocka_unit_test(test_lines_refused), cmocka_unit_test(test_fields_refused),
         cmocka_unit_test(test_limits), cmocka_unit_test(test_change),        cmocka_unit_test(test_ids),
-        cmocka_unit_test(test_pages),  cmocka_unit_test(test_print),
+        cmocka_unit_test(test_pages),  cmocka_unit_test(test_print),         cmocka_unit_test(test_spelled_ids),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

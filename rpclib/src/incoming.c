@@ -163,6 +163,11 @@ void rpc_incoming_fail_validation(struct rpc_incoming *request, const json_t *me
 
 /* --- what a handler asks of its request --- */
 
+struct rpc_bytes rpc_incoming_body(const struct rpc_incoming *request)
+{
+    return request->body;
+}
+
 const char *rpc_incoming_correlation_id(const struct rpc_incoming *request)
 {
     return request->envelope.correlation_id;
@@ -252,6 +257,7 @@ static struct rpc_incoming *incoming_new(struct rpc_service *service, const stru
     request->service = service;
     request->context = NULL;
     request->unsent = false;
+    request->body = delivery->message.body;
     request->method = method_find(service, method_name_of(&delivery->message));
     request->deadline_ms = deadline_of(service, &delivery->message);
     envelope_copy(&request->envelope, request->texts, delivery);

@@ -15,6 +15,7 @@ struct rpc_incoming {
     struct rpc_service *service;
     const struct rpc_method *method; /* NULL: none of that name */
     struct rpc_context *context;     /* made when it is asked for */
+    struct rpc_bytes body;           /* lent while its handler runs */
     uint64_t deadline_ms;
     struct envelope envelope;
     char texts[];

@@ -158,6 +158,12 @@ void rpc_incoming_fail_unexpected(struct rpc_incoming *request, const char *caus
  */
 void rpc_incoming_fail_validation(struct rpc_incoming *request, const json_t *messages);
 
+/*
+ * The body as it came, {"args": [...], "kwargs": {...}}: for what reading it lost, as the digits of an integer beyond 64 bits.
+ * For the handler alone: lent until it returns, and not to be asked for after that.
+ */
+struct rpc_bytes rpc_incoming_body(const struct rpc_incoming *request);
+
 /* All lent until the request is answered. */
 const char *rpc_incoming_correlation_id(const struct rpc_incoming *request); /* "" when the caller sent none */
 bool rpc_incoming_redelivered(const struct rpc_incoming *request); /* the broker may have delivered it before */
