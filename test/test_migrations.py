@@ -31,6 +31,7 @@ ORIGINAL_DATA = """
     INSERT INTO order_details (created_at, updated_at, order_id, product_id, price, quantity)
          SELECT now(), now(), o, 'the_odyssey', 100000.99 + o, o FROM generate_series(1, 3) o;
 """
+CHANGES_COUNT = 5
 ALL_TABLES = {"orders", "order_details", "order_outbox", "order_requests", "order_idempotency"}
 
 
@@ -244,8 +245,8 @@ def test_several_deployments_at_once_all_succeed(database_uri, existing):
     assert [result.returncode for result in results] == [0] * deployments_count, [r.stdout for r in results]
     assert ALL_TABLES <= tables(database_uri)
     # Each change was applied by one of them, once.
-    assert run_sql(database_uri, "SELECT count(*) FROM sqitch.changes") == [(4,)]
-    assert run_sql(database_uri, "SELECT event, count(*) FROM sqitch.events GROUP BY event") == [("deploy", 4)]
+    assert run_sql(database_uri, "SELECT count(*) FROM sqitch.changes") == [(CHANGES_COUNT,)]
+    assert run_sql(database_uri, "SELECT event, count(*) FROM sqitch.events GROUP BY event") == [("deploy", CHANGES_COUNT)]
     deployed(database_uri, "verify")
 
 
@@ -289,6 +290,7 @@ def test_revert_never_throws_orders_or_events_away(database_uri, row, table):
     ("DROP INDEX ix_order_details_order_id", "order_details_index"),
     ("DROP TABLE order_outbox", "order_outbox"),
     ("DROP INDEX ix_order_idempotency_created_at", "order_request_keys"),
+    ("COMMENT ON TABLE order_requests IS NULL", "order_requests_comment"),
 ])
 def test_verify_finds_what_is_missing(database_uri, damage, change):
     deployed(database_uri)
@@ -301,7 +303,20 @@ def test_verify_finds_what_is_missing(database_uri, damage, change):
 
 def test_status_tells_what_was_deployed(database_uri):
     deployed(database_uri)
-    assert "order_request_keys" in deployed(database_uri, "status")
+    assert "order_requests_comment" in deployed(database_uri, "status")
+
+
+def test_each_table_of_ours_says_what_it_holds(database_uri):
+    def comment(table):
+        ((text,),) = run_sql(database_uri, f"SELECT obj_description('{table}'::regclass, 'pg_class')")
+        return text
+
+    deployed(database_uri)
+    for table in ALL_TABLES - {"orders", "order_details"}:  # these two are the original's
+        assert comment(table), table
+    assert "made, changed or deleted" in comment("order_requests") and "24 hours" in comment("order_requests")
+    deployed(database_uri, "revert", "orders", "--to", "order_request_keys")
+    assert "changed" not in comment("order_requests")
 
 
 def test_names_and_passwords_with_special_characters(server_uri):
