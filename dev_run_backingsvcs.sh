@@ -34,7 +34,8 @@ usage() {
 Usage: ${0##*/} [COMMAND] [SERVER...]
 
 RabbitMQ, Redis and PostgreSQL for this checkout: on ports of their own on 127.0.0.1, as the calling user (PostgreSQL
-refuses root and then runs as "postgres"), with their data in .run/ (RUN_DIR=<folder> selects another one).
+refuses root and then runs as "postgres"), with their data in .run/ (RUN_DIR=<folder> selects another one).  A port is
+chosen once, from 20000 to 31999 (SERVER_PORTS=<lowest>-<highest>).
 
 Commands:
   start    start what does not run yet, and wait until it answers (the default)
@@ -97,8 +98,7 @@ server_start() { # SERVER
         process_forget "$server"
         log_begin "$log"
         "${server}_prepare" || break
-        ("${server}_launch") || break
-        if server_comes_up "$server"; then
+        if ("${server}_launch") && server_comes_up "$server"; then
             if ! "${server}_after_start"; then
                 "${server}_stop"
                 break

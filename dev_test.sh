@@ -8,11 +8,16 @@ readonly CHECKOUT
 . "$CHECKOUT/dev/say.sh"
 # shellcheck source=dev/packages.sh
 . "$CHECKOUT/dev/packages.sh"
+# shellcheck source=dev/jobs.sh
+. "$CHECKOUT/dev/jobs.sh"
 
 BUILD=$(cd "$CHECKOUT" && realpath -m -- "${BUILD_DIR:-build}")
 readonly BUILD
 readonly REPORTS=$BUILD/test-reports
+readonly SHARE=$REPORTS/share # what the sessions of the black-box tests have taken
+readonly UNIT_LOG=$BUILD/meson-logs/testlog.json
 readonly RUN_TIMEOUT_S=180 # the shop for the smoke test is up
+readonly SHARDS_MAX=4
 
 PASSED=0
 FAILED=0
@@ -25,6 +30,8 @@ Usage: ${0##*/} [PYTEST-ARGUMENT...]
 Installs what is missing, builds, and runs the unit tests, the black-box tests and the smoke test, on servers and ports of
 their own: a shop that runs meanwhile is not disturbed.  Arguments go to pytest, and then only the black-box tests run:
   ${0##*/} test/test_migrations.py -k adopted
+Without any, the unit tests run beside the black-box tests, which mostly wait and so are shared by some sessions, each with
+servers of its own: SHARDS=<how many>, 1 to $SHARDS_MAX (one more than there are processors).
 BUILD_DIR=<folder> tests another build.  Ends with "N passed, N failed"; exit 0 only when none failed, 2 wrong usage,
 3 packages are missing and cannot be installed from here.
 USAGE
@@ -44,6 +51,8 @@ add_counts() { # SUITE "PASSED FAILED" EXIT-CODE
     say "$1: $passed passed, $failed failed"
 }
 
+count() { /usr/bin/python3 -I "$CHECKOUT/dev/count_tests.py" "$@" || echo 0 0; } # KIND FILE...
+
 run_build() {
     local code=0
     say "== build"
@@ -55,35 +64,46 @@ run_build() {
     fi
 }
 
-run_unit_tests() {
-    local code=0 log=$BUILD/meson-logs/testlog.json
-    say "== unit tests"
-    rm -f "$log"
-    /usr/bin/meson test -C "$BUILD" --no-rebuild --print-errorlogs </dev/null || code=$?
-    add_counts "unit tests" "$(/usr/bin/python3 -I "$CHECKOUT/dev/count_tests.py" meson "$log" || echo 0 0)" "$code"
+unit_tests_begin() {
+    rm -f "$UNIT_LOG"
+    job_start unit "$REPORTS/unit.log" /usr/bin/meson test -C "$BUILD" --no-rebuild --print-errorlogs
 }
+
+unit_tests_end() {
+    local code=0
+    say "== unit tests"
+    job_end unit "$REPORTS/unit.log" || code=$?
+    add_counts "unit tests" "$(count meson "$UNIT_LOG")" "$code"
+}
+
+readonly PYTEST=(env "--chdir=$CHECKOUT" "BUILD_DIR=$BUILD" PYTHONDONTWRITEBYTECODE=1
+    /usr/bin/python3 -m pytest -p no:cacheprovider)
 
 run_black_box_tests() { # PYTEST-ARGUMENT...
     local code=0 report=$REPORTS/black-box.xml
     say "== black-box tests"
-    mkdir -p "$REPORTS"
     rm -f "$report"
-    (($#)) || set -- test
-    (cd "$CHECKOUT" && BUILD_DIR=$BUILD PYTHONDONTWRITEBYTECODE=1 \
-        /usr/bin/python3 -m pytest -p no:cacheprovider --junitxml="$report" "$@" </dev/null) || code=$?
-    add_counts "black-box tests" "$(/usr/bin/python3 -I "$CHECKOUT/dev/count_tests.py" pytest "$report" || echo 0 0)" "$code"
+    "${PYTEST[@]}" --junitxml="$report" "$@" </dev/null || code=$?
+    add_counts "black-box tests" "$(count pytest "$report")" "$code"
 }
 
-# Below the ports that the kernel gives to outgoing connections: it is still free when the gateway takes it.
-free_port() {
-    local port
-    for port in $(shuf -i 12000-19999 -n 100); do
-        if /usr/bin/python3 -I "$CHECKOUT/dev/probe.py" listen PORT 127.0.0.1 "$port" >/dev/null; then
-            printf '%s' "$port"
-            return
-        fi
+shards_begin() {
+    local number
+    rm -rf "$SHARE" "$REPORTS"/black-box*
+    mkdir "$SHARE"
+    for ((number = 1; number <= SHARDS; number++)); do
+        job_start "shard $number" "$REPORTS/black-box-$number.log" \
+            "${PYTEST[@]}" --junitxml="$REPORTS/black-box-$number.xml" --share="$SHARE" test
     done
-    fail "$EXIT_FAILED" "no free port for the smoke test between 12000 and 19999"
+}
+
+shards_end() {
+    local number code=0
+    for ((number = 1; number <= SHARDS; number++)); do
+        say "== black-box tests, $number of $SHARDS sessions"
+        job_end "shard $number" "$REPORTS/black-box-$number.log" || code=$?
+    done
+    add_counts "black-box tests" "$(count shards "$SHARE" "$REPORTS"/black-box-*.xml)" "$code"
 }
 
 shop_stop() {
@@ -102,8 +122,7 @@ shop_is_up() { # LOG
 run_smoke_test() {
     local code=0 port log=$REPORTS/smoke-shop.log output=$REPORTS/smoke.log deadline
     say "== smoke test"
-    mkdir -p "$REPORTS"
-    port=$(free_port)
+    port=$(/usr/bin/python3 -I "$CHECKOUT/test/support/ports.py")
     env -u AMQP_URI -u REDIS_URI -u POSTGRES_URI -u DEBUG -u INSTANCES -u BIND_ADDRESS \
         PORT="$port" RUN_DIR="$CHECKOUT/.run/smoke" BUILD_DIR="$BUILD" "$CHECKOUT/dev_run.sh" >"$log" 2>&1 </dev/null &
     SHOP_PID=$!
@@ -123,20 +142,37 @@ run_smoke_test() {
     shop_stop
 }
 
+read_shards() {
+    local default=$(($(nproc) + 1))
+    SHARDS=${SHARDS:-$((default < SHARDS_MAX ? default : SHARDS_MAX))}
+    if [[ ! $SHARDS =~ ^[1-9]$ ]] || ((SHARDS > SHARDS_MAX)); then
+        fail "$EXIT_USAGE" "SHARDS is '$SHARDS'; it may be 1 to $SHARDS_MAX"
+    fi
+}
+
+end() {
+    jobs_stop
+    shop_stop
+}
+
 main() {
     if [[ ${1:-} == @(-h|--help|help) ]]; then
         usage
         exit 0
     fi
-    trap shop_stop EXIT
+    read_shards
+    trap end EXIT
     trap 'exit 1' INT TERM HUP
     packages_install build run test
     run_build
+    mkdir -p "$REPORTS"
     if (($#)); then
         run_black_box_tests "$@"
     else
-        run_unit_tests
-        run_black_box_tests
+        unit_tests_begin
+        shards_begin
+        unit_tests_end
+        shards_end
         run_smoke_test
     fi
     say "$PASSED passed, $FAILED failed"

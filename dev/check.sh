@@ -58,7 +58,7 @@ step_sanitizers() {
     BUILD_DIR=build-asan MESON_OPTIONS='-Db_sanitize=address,undefined -Db_lundef=false' \
         ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1} \
         UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1} \
-        TIME_SCALE=${TIME_SCALE:-$SANITIZER_TIME_SCALE} PYTEST_ADDOPTS="$NO_PROGRAMS_OF_OURS" ./dev_test.sh
+        SHARDS=${SHARDS:-1} TIME_SCALE=${TIME_SCALE:-$SANITIZER_TIME_SCALE} PYTEST_ADDOPTS="$NO_PROGRAMS_OF_OURS" ./dev_test.sh
 }
 
 main() {

@@ -2,8 +2,11 @@
 
     count_tests.py meson BUILD/meson-logs/testlog.json   the cases of each cmocka program; another program counts as one
     count_tests.py pytest REPORT.xml                     a JUnit report
+    count_tests.py shards FOLDER REPORT.xml...           those of sessions that shared the tests (test/support/shards.py); a
+                                                         test that is in none of them has failed
 """
 import json
+import pathlib
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -32,10 +35,14 @@ def count_meson(path):
     return passed, failed
 
 
-def count_pytest(path):
+def cases_of(path):
+    """What became of each test."""
+    return [{child.tag for child in case} for case in ElementTree.parse(path).iter("testcase")]
+
+
+def count_cases(cases):
     passed = failed = 0
-    for case in ElementTree.parse(path).iter("testcase"):
-        outcomes = {child.tag for child in case}
+    for outcomes in cases:
         if outcomes & {"failure", "error"}:
             failed += 1
         elif "skipped" not in outcomes:
@@ -43,6 +50,22 @@ def count_pytest(path):
     return passed, failed
 
 
+def count_pytest(path):
+    return count_cases(cases_of(path))
+
+
+def count_shards(folder, *paths):
+    cases = []
+    for path in paths:
+        try:
+            cases += cases_of(path)
+        except (OSError, ElementTree.ParseError):
+            pass  # it died; its tests are missing
+    passed, failed = count_cases(cases)
+    collected = max((int(path.read_text()) for path in pathlib.Path(folder).glob("*.collected")), default=0)
+    return passed, failed + max(0, collected - len(cases))
+
+
 if __name__ == "__main__":
-    count = {"meson": count_meson, "pytest": count_pytest}[sys.argv[1]]
-    print(*count(sys.argv[2]))
+    count = {"meson": count_meson, "pytest": count_pytest, "shards": count_shards}[sys.argv[1]]
+    print(*count(*sys.argv[2:]))

@@ -3,8 +3,13 @@
 # look for it.  Sourced, never run; needs dev/say.sh and RUN.
 
 # Below the range from which the kernel takes ports for outgoing connections: nobody gets one of these by accident.
-readonly PORT_LOWEST=20000
-readonly PORT_HIGHEST=31999
+# Who starts several sets of servers at the same time gives each a part of its own (SERVER_PORTS).
+readonly PORT_RANGE=${SERVER_PORTS:-20000-31999}
+if [[ ! $PORT_RANGE =~ ^([1-9][0-9]{3,4})-([1-9][0-9]{3,4})$ ]] || ((BASH_REMATCH[1] >= BASH_REMATCH[2] || BASH_REMATCH[2] > 65535)); then
+    fail "$EXIT_USAGE" "SERVER_PORTS is '$PORT_RANGE'; it should look like 20000-31999"
+fi
+readonly PORT_LOWEST=${BASH_REMATCH[1]}
+readonly PORT_HIGHEST=${BASH_REMATCH[2]}
 readonly PORT_TRIES_MAX=200
 
 # Nobody listens there, on either loopback address.

@@ -2,6 +2,7 @@
 
     /usr/bin/python3 -m pytest test            BUILD_DIR names the build folder, TIME_SCALE stretches the deadlines
 """
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from support import program  # noqa: E402
 from support.backing import Servers  # noqa: E402
+from support.ports import server_ports  # noqa: E402
+from support.shards import pytest_addoption, pytest_runtestloop  # noqa: E402, F401
 from support.shop import Shop  # noqa: E402
 
 
@@ -21,6 +24,7 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, and the programs would inherit that
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    os.environ["SERVER_PORTS"] = server_ports()  # for those that a test starts itself
 
 
 def pytest_collection_modifyitems(items):

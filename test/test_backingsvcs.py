@@ -130,6 +130,17 @@ def listeners_of(pid):
     return found
 
 
+def command_lines():
+    """Of all processes."""
+    lines = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes())
+        except OSError:
+            continue  # it has just ended
+    return lines
+
+
 LOOPBACK = {"0100007F", "00000000000000000000000001000000"}
 
 
@@ -220,7 +231,7 @@ def test_durability_is_on(running):
 
 def test_passwords_are_for_their_owner_alone(running):
     assert running.folder.stat().st_mode & 0o077 == 0
-    lines = [path.read_bytes() for path in pathlib.Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    lines = command_lines()
     passwords = {path.parent.name: path.read_text().strip() for path in running.folder.glob("*/password")}
     assert set(passwords) == {"postgres", "redis"}
     for password in passwords.values():

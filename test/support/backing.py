@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,6 +16,7 @@ import redis
 
 from .clock import BOOT_S, wait_until
 from .database import database
+from .ports import server_ports
 from .program import REPOSITORY, clean_environment
 
 SCRIPT = REPOSITORY / "dev_run_backingsvcs.sh"
@@ -23,6 +25,7 @@ PERMISSIONS = REPOSITORY / "dev" / "rabbitmq-definitions.json"
 SERVICES = ("products", "orders", "gateway")
 NAMES = ("rabbitmq", "redis", "postgres")
 ROOMS_MAX = 64
+ROOMS_AT_ONCE = 8  # each rabbitmqctl boots an Erlang machine, and each vhost makes a broker that is killed slower to come back
 REDIS_DATABASES = range(1, 16)  # 0 stays free; a room gives its own back
 DEAD_LETTERS = "test-dead-letters"  # exchange, in every room: what a service rejects, and what expires, arrives there
 
@@ -96,10 +99,11 @@ class Servers:
     def __init__(self):
         self._directory = tempfile.TemporaryDirectory(prefix="shop-test-servers-", ignore_cleanup_errors=True)
         self.run_dir = Path(self._directory.name)
-        self.environment = {**clean_environment(), "RUN_DIR": str(self.run_dir)}
+        self.environment = {**clean_environment(), "RUN_DIR": str(self.run_dir), "SERVER_PORTS": server_ports()}
         self.uris = {}  # by the users who may everything, for the tests
         self.service_uris = {}  # by each service's own
         self._rooms = 0
+        self._rooms_made = 0
         self._redis_databases = list(REDIS_DATABASES)
 
     def _script(self, *arguments, deadline_s=BOOT_S):
@@ -127,8 +131,9 @@ class Servers:
         self.uris = self._uris()
         self.service_uris = {service: self._uris("--service", service) for service in SERVICES}
         assert len(self.uris) == 3, f"`{SCRIPT.name} env` names {sorted(self.uris)} only"
-        self._make_rooms()
-        self._make_template()
+        with ThreadPoolExecutor() as pool:
+            for step in [pool.submit(self._make_rooms), pool.submit(self._make_template)]:
+                step.result()
 
     def _uris(self, *arguments):
         found = re.findall(r"^export (AMQP_URI|REDIS_URI|POSTGRES_URI)=(.*)$", self._script("env", *arguments), re.M)
@@ -148,6 +153,8 @@ class Servers:
     def room(self):
         self._rooms += 1
         assert self._rooms <= ROOMS_MAX, "more shops than rooms"
+        if self._rooms > self._rooms_made:
+            self._make_rooms()
         room = Room(self, self._rooms, self._redis_databases.pop(0))
         with self.database(self.postgres_uri("postgres")) as cursor:
             cursor.execute(f'CREATE DATABASE "room_{room.number}" TEMPLATE room_template')
@@ -164,11 +171,12 @@ class Servers:
     database = staticmethod(database)
 
     def _make_rooms(self):
-        """All vhosts at once (each rabbitmqctl boots an Erlang machine): the services' users may in each what they may in
-        the broker's own, and there is a dead-letter policy."""
+        """Some more vhosts: the services' users may in each what they may in the broker's own, and there is a dead-letter
+        policy."""
         given = json.loads(PERMISSIONS.read_text())
         user = pika.URLParameters(self.uris["AMQP_URI"]).credentials.username
-        names = [f"room-{number}" for number in range(1, ROOMS_MAX + 1)]
+        made, self._rooms_made = self._rooms_made, min(self._rooms_made + ROOMS_AT_ONCE, ROOMS_MAX)
+        names = [f"room-{number}" for number in range(made + 1, self._rooms_made + 1)]
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
         definitions = {
             "vhosts": [{"name": name} for name in names],
@@ -190,6 +198,7 @@ class Servers:
         path = self.run_dir / "rooms.json"
         path.write_text(json.dumps(definitions))
         self.rabbitmqctl("import_definitions", str(path))
+        self.rabbitmqctl("eval", "mnesia:sync_log().")  # or a broker that is killed soon may not have written them down
 
     def _make_template(self):
         assert DEPLOY.exists(), f"{DEPLOY} is missing"
