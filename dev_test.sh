@@ -17,6 +17,7 @@ readonly REPORTS=$BUILD/test-reports
 readonly SHARE=$REPORTS/share # what the sessions of the black-box tests have taken
 readonly UNIT_LOG=$BUILD/meson-logs/testlog.json
 readonly RUN_TIMEOUT_S=180 # the shop for the smoke test is up
+readonly UNIT_TIMEOUT_SCALE=3 # their limits are those of a machine that does nothing else
 readonly SHARDS_MAX=4
 
 PASSED=0
@@ -66,7 +67,8 @@ run_build() {
 
 unit_tests_begin() {
     rm -f "$UNIT_LOG"
-    job_start unit "$REPORTS/unit.log" /usr/bin/meson test -C "$BUILD" --no-rebuild --print-errorlogs
+    job_start unit "$REPORTS/unit.log" /usr/bin/meson test -C "$BUILD" --no-rebuild --print-errorlogs \
+        --timeout-multiplier "$UNIT_TIMEOUT_SCALE"
 }
 
 unit_tests_end() {
