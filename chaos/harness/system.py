@@ -30,6 +30,7 @@ RETRY_MS = 1000
 WAL_MIB, WAL_KEPT_MIB = 192, 48
 STORES = {"products": "redis", "orders": "postgres"}
 SUPERVISE_S = 0.1
+OF_ITSELF = "gateway_requests_in_flight"  # the question is one
 WORKER_RESTARTED = b"the worker died and was started again"
 PROXY = Path(__file__).with_name("proxy.py")
 
@@ -160,7 +161,7 @@ class System:
             settings["REDIS_URI"] = self._link(label, "redis", room.redis_uri)
         if name == "orders":
             settings["POSTGRES_URI"] = self._link(label, "postgres", room.postgres_uri)
-        settings["PORT" if name == "gateway" else "METRICS_PORT"] = str(free_port())
+        settings["METRICS_PORT"] = str(free_port())
         for variable, uri in self.servers.service_uris[name].items():  # as its own user, who may only what it needs
             settings[variable] = with_login_of(settings[variable], uri)
         if label in BY_CLOCK and "faketime" not in self.lacks:
@@ -172,7 +173,9 @@ class System:
                 NO_FAKE_STAT="1",
             )
         if label in self.namespaces:
-            settings["BIND_ADDRESS" if name == "gateway" else "METRICS_ADDRESS"] = "0.0.0.0"  # of its own namespace
+            settings["METRICS_ADDRESS"] = "0.0.0.0"  # of its own namespace
+            if name == "gateway":
+                settings["BIND_ADDRESS"] = "0.0.0.0"
         self.programs[label] = self.shop.add(name, **settings)
         if label in self.namespaces:
             self.programs[label].prefix = self.namespaces[label].prefix
@@ -231,8 +234,9 @@ class System:
         environment = self.programs[label].environment
         return int(environment["PORT"] if label.startswith("gateway") else environment["METRICS_PORT"])
 
-    def http(self, label, path, timeout_s):
-        connection = http.client.HTTPConnection(*self.address_of(label), timeout=timeout_s)
+    def http(self, label, path, timeout_s, port=None):
+        address, usual_port = self.address_of(label)
+        connection = http.client.HTTPConnection(address, port or usual_port, timeout=timeout_s)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -259,14 +263,12 @@ class System:
     def in_flight(self):
         """program -> requests and events that it says it has under way"""
         found = {}
-        for label in self.programs:
-            if label.startswith("gateway"):
-                continue
-            _, text = self.http(label, "/metrics", limits.HEALTH_TIMEOUT_S)
+        for label, program in self.programs.items():
+            _, text = self.http(label, "/metrics", limits.HEALTH_TIMEOUT_S, int(program.environment["METRICS_PORT"]))
             for line in text.decode().splitlines():
                 name, _, value = line.rpartition(" ")
                 if name.endswith("in_flight") and not line.startswith("#"):
-                    found[f"{label} {name}"] = float(value)
+                    found[f"{label} {name}"] = float(value) - (name == OF_ITSELF)
         return found
 
     def queues(self):
