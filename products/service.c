@@ -8,7 +8,9 @@
 #include "product.h"
 #include "rpclib/log.h"
 #include "rpclib/service.h"
-#include "store.h"
+#include "store_apply.h"
+#include "store_list.h"
+#include "store_product.h"
 
 #define LIST_SIZE_MAX      (RPC_MESSAGE_SIZE_MAX - 1024u) /* the envelope needs a little */
 #define LIST_TIME_MAX_MS   30000u                         /* when the caller does not say how long it waits */

@@ -10,7 +10,9 @@
 #include <cmocka.h>
 
 #include "redis_server.h"
-#include "store.h"
+#include "store_apply.h"
+#include "store_list.h"
+#include "store_product.h"
 #include "turns.h"
 
 #define TIMEOUT_MS       20000 /* of a command, where no test is about it: megabytes, on a busy machine under sanitizers */

@@ -21,7 +21,9 @@
 #include "product_list.h"
 #include "redis_uri.h"
 #include "rpclib/log.h"
-#include "store.h"
+#include "store_apply.h"
+#include "store_list.h"
+#include "store_product.h"
 #include "torture.h"
 
 #define STEP_MS         5 /* of the loop's clock, for each MOMENT_MS in which nothing happens */
