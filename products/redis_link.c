@@ -525,8 +525,10 @@ static bool speaks_of_server(const redisReply *reply)
 {
     static const char *const words[] = {"READONLY", "LOADING", "MASTERDOWN"};
 
+    if (reply->type != REDIS_REPLY_ERROR)
+        return false;
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-        if (reply->type == REDIS_REPLY_ERROR && strstr(reply->str, words[i]) != NULL)
+        if (strstr(reply->str, words[i]) != NULL)
             return true;
     return false;
 }

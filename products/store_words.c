@@ -1,18 +1,9 @@
 #include "store_words.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "store_reply.h"
-
-void words_add(struct words *words, struct rpc_bytes word)
-{
-    assert(words->count < WORDS_MAX);
-    words->word[words->count] = word.size > 0 ? word.data : "";
-    words->size[words->count] = word.size;
-    words->count++;
-}
 
 struct rpc_bytes words_decimal(char out[DECIMAL_SIZE], int64_t value)
 {

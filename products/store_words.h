@@ -2,6 +2,8 @@
 #ifndef PRODUCTS_STORE_WORDS_H
 #define PRODUCTS_STORE_WORDS_H
 
+#include <assert.h>
+
 #include "store_internal.h"
 
 #define WORDS_MAX 18
@@ -13,7 +15,14 @@ struct words {
     size_t size[WORDS_MAX];
 };
 
-void words_add(struct words *words, struct rpc_bytes word);
+static inline void words_add(struct words *words, struct rpc_bytes word)
+{
+    assert(words->count < WORDS_MAX);
+    words->word[words->count] = word.size > 0 ? word.data : "";
+    words->size[words->count] = word.size;
+    words->count++;
+}
+
 /* `<command> products:<id>`; the key is lent until the next call.  False when out of memory. */
 bool words_begin(struct words *words, struct product_store *store, struct rpc_bytes command, struct rpc_bytes id);
 void words_add_field_names(struct words *words);
