@@ -39,6 +39,8 @@ struct database_link {
     unsigned attempts;     /* picks host and address */
     unsigned failures;     /* since a connection last answered a statement: how long to wait */
     bool broken;           /* sending failed */
+    bool was_silent;       /* for longer than DATABASE_SLOW_MS since the oldest statement is the oldest */
+    bool is_slow;          /* the last statement's answer was so late */
 };
 
 static void link_lose(struct database_link *link, const char *reason);
@@ -246,6 +248,7 @@ static unsigned link_close(struct database_link *link, struct sent lost[DATABASE
         lost[index] = link->sent[(link->sent_first + index) % DATABASE_PIPELINE_DEPTH];
     link->sent_first = link->sent_count = 0;
     link->answer_start = 0;
+    link->was_silent = link->is_slow = false;
     rpc_resolve_cancel(link->resolve);
     link->resolve = NULL;
     rpc_loop_watch_free(link->watch); /* before its descriptor is closed */
@@ -370,6 +373,8 @@ static void link_deliver(struct database_link *link)
         link->failures = 0;
     oldest->rows = NULL;
     link->answer_start = 0;
+    link->is_slow = link->was_silent;
+    link->was_silent = false;
     link->sent_first = (link->sent_first + 1) % DATABASE_PIPELINE_DEPTH;
     link->sent_count--;
     sent.done(refused ? DATABASE_REFUSED : DATABASE_OK, sent.rows, sent.arg);
@@ -398,8 +403,11 @@ static bool is_copy(const PGresult *rows)
 static void link_take(struct database_link *link, PGresult *rows)
 {
     struct sent *oldest = &link->sent[link->sent_first];
+    uint64_t now_ms = rpc_loop_now_ms(link->options.loop);
 
-    link->progress_ms = rpc_loop_now_ms(link->options.loop);
+    if (link->sent_count > 0 && now_ms - link->progress_ms > DATABASE_SLOW_MS)
+        link->was_silent = true;
+    link->progress_ms = now_ms;
     if (is_copy(rows)) { /* libpq would hand it out again and again */
         link_lose(link, "the server copies, which nobody asked for");
         PQclear(rows);
@@ -521,12 +529,16 @@ void database_link_free(struct database_link *link)
     free(link);
 }
 
-/* Statements are answered in the order sent: nothing is to wait behind one that waits for a lock. */
+/*
+ * Statements are answered in the order sent: nothing is to wait behind one that waits for a lock, nor behind one that may be as
+ * slow as its forerunner, while it could wait here, with others, for whichever link is free first.
+ */
 unsigned database_link_room(const struct database_link *link)
 {
     if (link->state != LINK_READY || link->broken)
         return 0;
-    if (link->sent_count > 0 && rpc_loop_now_ms(link->options.loop) - link->progress_ms > DATABASE_SLOW_MS)
+    if (link->sent_count > 0 &&
+        (link->is_slow || rpc_loop_now_ms(link->options.loop) - link->progress_ms > DATABASE_SLOW_MS))
         return 0;
     return DATABASE_PIPELINE_DEPTH - link->sent_count;
 }

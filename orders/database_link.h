@@ -17,8 +17,8 @@
 #include "database_uri.h"
 #include "parameters.h"
 
-#define DATABASE_PIPELINE_DEPTH     2    /* statements sent and not answered, a connection */
-#define DATABASE_SLOW_MS            20   /* behind a statement that takes longer, nothing more is sent */
+#define DATABASE_PIPELINE_DEPTH     2  /* statements sent and not answered, a connection */
+#define DATABASE_SLOW_MS            20 /* behind a statement that takes longer, or follows one, nothing more is sent */
 #define DATABASE_PING_MS            2000 /* an idle connection is asked whether it still answers */
 #define DATABASE_CONNECT_TIMEOUT_MS 5000 /* from the look-up of the name to the prepared statements */
 #define DATABASE_RECONNECT_MIN_MS   50

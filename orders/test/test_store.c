@@ -844,6 +844,46 @@ static void test_a_key_that_is_held_up_fails_alone(void **state)
     assert_int_equal(number("SELECT count(*) FROM orders"), 11);
 }
 
+/*
+ * What comes while a slow statement is under way waits for its end, and then goes together: sent behind it, the first would
+ * have waited as long, and alone.
+ */
+static void test_nothing_is_sent_behind_a_slow_statement(void **state)
+{
+    struct stage stage;
+    struct act *acts[4];
+    int index;
+
+    (void)state;
+    stage_open(&stage, postgres_uri(postgres), 1);
+    stage_wait_up(&stage);
+    free(postgres_sql(postgres, "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS"
+                                " $$BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END$$;"
+                                "CREATE TRIGGER wait BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION wait();"
+                                "SELECT pg_advisory_lock(1)"));
+    acts[0] = act_create(&stage, LINE, NULL, NULL);
+    for (uint64_t until_ms = stage_deadline(&stage, 2 * DATABASE_SLOW_MS); rpc_loop_now_ms(stage.loop) < until_ms;)
+        stage_turn(&stage);
+    free(postgres_sql(postgres, "SELECT pg_advisory_unlock(1)"));
+    assert_int_equal(act_wait(acts[0]), ORDER_STORE_OK);
+    free(postgres_sql(postgres, "SELECT pg_advisory_lock(1)"));
+    acts[1] = act_create(&stage, LINE, NULL, NULL);
+    while (number("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == 0)
+        stage_turn(&stage);
+    for (index = 2; index < 4; index++) {
+        acts[index] = act_create(&stage, LINE, NULL, NULL);
+        stage_turn(&stage);
+    }
+    free(postgres_sql(postgres, "SELECT pg_advisory_unlock(1)"));
+    for (index = 1; index < 4; index++)
+        assert_int_equal(act_wait(acts[index]), ORDER_STORE_OK);
+    assert_int_equal(number("SELECT count(DISTINCT xmin::text) FROM orders"), 3);
+    for (index = 0; index < 4; index++)
+        act_free(acts[index]);
+    free(postgres_sql(postgres, "DROP TRIGGER wait ON orders; DROP FUNCTION wait"));
+    stage_close(&stage);
+}
+
 static void test_more_than_it_takes(void **state)
 {
     struct stage *stage = stage_of(state);
@@ -1044,6 +1084,7 @@ int main(void)
         case_of(test_a_database_that_is_away),
         case_of(test_a_lock_holds_up_nobody_else),
         case_of(test_a_key_that_is_held_up_fails_alone),
+        case_of(test_nothing_is_sent_behind_a_slow_statement),
         case_of(test_more_than_it_takes),
         case_of(test_what_is_late_is_not_begun),
         case_of(test_a_session_loses_its_statements),
