@@ -91,12 +91,11 @@ process_stop() { # NAME SIGNAL
 processes_in_folder() { # FOLDER PROGRAM...
     local folder=$1 entry cwd program
     shift
-    for entry in /proc/[0-9]*; do
-        cwd=$(readlink "$entry/cwd" 2>/dev/null) || continue
+    while IFS= read -r -d '' entry && IFS= read -r -d '' cwd; do
         [[ $cwd == "$folder" || $cwd == "$folder/"* || $cwd == "$folder (deleted)" ]] || continue
         { read -r program <"$entry/comm"; } 2>/dev/null || continue
         [[ " $* " == *" $program "* ]] && process_identity "${entry##*/}" >/dev/null && printf '%s\n' "${entry##*/}"
-    done
+    done < <(find /proc/[0-9]*/cwd -maxdepth 0 -printf '%h\0%l\0' 2>/dev/null)
     return 0
 }
 

@@ -313,6 +313,18 @@ def test_wrong_usage(running, arguments):
     assert refused.returncode == 2 and arguments[-1] in refused.stdout
 
 
+def test_ports_are_chosen_from_the_range_that_is_named(running):
+    lowest, highest = map(int, os.environ["SERVER_PORTS"].split("-"))  # as conftest.py sets it
+    assert all(lowest <= running.port(name) <= highest for name in (*SERVERS, "rabbitmq-epmd", "rabbitmq-dist"))
+
+
+@pytest.mark.parametrize("ports", ["20000", "30000-20000", "60000-70000", "some-more"])
+def test_a_range_of_ports_that_is_none(running, monkeypatch, ports):
+    monkeypatch.setenv("SERVER_PORTS", ports)
+    refused = running.call("status")
+    assert refused.returncode == 2 and "SERVER_PORTS" in refused.stdout and ports in refused.stdout
+
+
 def test_before_the_first_start(make_services):
     services = make_services()
     assert services.call("status").returncode == 1
