@@ -20,7 +20,9 @@ LONGEST_FIRST = (
     "test_resources",
     "test_reconnect",
     "test_faults",
+    "test_instances",
     "test_outbox",
+    "test_drain",
 )
 
 
