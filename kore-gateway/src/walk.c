@@ -59,9 +59,12 @@ static const char *skip_value(const char *at, const char *end)
 
 static bool walk_begin(struct walk *walk, struct rpc_bytes text, char open)
 {
-    const char *end = text.data + text.size;
-    const char *at = text.size == 0 ? end : skip_space(text.data, end);
+    const char *at, *end;
 
+    if (text.size == 0) /* and its data may be NULL: a member that is not there */
+        return false;
+    end = text.data + text.size;
+    at = skip_space(text.data, end);
     if (at == end || *at != open)
         return false;
     *walk = (struct walk){.at = skip_space(at + 1, end), .end = end, .object = open == '{'};
