@@ -71,6 +71,8 @@ SIZES = (1000, 10_000, 100_000, 1_000_000)
 COUNTS = (1, 2, 4)
 CONNECTIONS = (1, 8, 32, 64)
 SIZES_QUICK = (1000, 10_000)
+# What is measured in turn with something that differs in one thing alone: both begin anew, in rooms of their own.
+PAIRS = {"watched": ("watched", "unwatched"), "quorum": ("classic", "quorum")}
 # Everything that watches, off as far as the programs' settings go.
 WATCHED = {"LOG_LEVEL": "info", "METRICS_PORT": FREE_PORT}
 UNWATCHED = {"LOG_LEVEL": "error", "METRICS_PORT": ""}
@@ -154,8 +156,7 @@ def find_peers(options):
 
 
 def rooms_needed(options, found):
-    needed = {"watched": "unwatched", "quorum": "quorum"}
-    names = ["shop", "ceilings"] + [needed[part] for part in options.parts if part in needed]
+    names = ["shop", "ceilings"] + [room for part in options.parts for room in PAIRS.get(part, ())]
     names += [peer.name for peer in found]
     names += [flat_room(*shop) for shop in flat_shops(options.sizes)] if "flatness" in options.parts else []
     return names
@@ -195,18 +196,16 @@ def measure(options, bench, servers, report):
         measure_base(options, bench, shop, rooms, shop_in, found)
     if "watched" in options.parts:
         say("the cost of logs, metrics and trace context")
-        unwatched = bench.shop(shop_in(rooms["unwatched"], UNWATCHED))
-        bench.watched(shop, unwatched, *usual)
-        unwatched.stop()
+        with bench.pair(shop_in(rooms["watched"]), shop_in(rooms["unwatched"], UNWATCHED)) as pair:
+            bench.watched(*pair, *usual)
     if "scale" in options.parts:
         say("several processes of each")
         report.counts = list(options.counts)
         bench.scale(shop, options.counts, *usual)
     if "quorum" in options.parts:
         say("quorum queues beside classic ones")
-        replicated = bench.shop(shop_in(rooms["quorum"]))
-        bench.quorum(shop, replicated, *usual)
-        replicated.stop()
+        with bench.pair(shop_in(rooms["classic"]), shop_in(rooms["quorum"])) as pair:
+            bench.quorum(*pair, *usual)
     shop.stop()
     if "flatness" in options.parts:
         report.sizes = list(options.sizes)

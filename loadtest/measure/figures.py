@@ -79,7 +79,7 @@ class Line:
     share: str = ""
     of_wire: str = ""  # the share of what the broker can do with Nameko's messages
     target: str = ""
-    met: object = None  # True, False, or None: not measured, or no target
+    met: object = None  # True, False, or None: no target, not measured, or the runs differ by too much to tell
 
     def as_json(self):
         return {name: getattr(self, name) for name in ("what", "figure", "ceiling", "share", "of_wire", "target", "met")}
@@ -117,7 +117,9 @@ def share_line(measurements, what, title, least, connections=64):
     )
 
 
-def most_line(title, value, most, unit, shown=None):
+def most_line(title, value, most, unit):
+    """A figure that has no ceiling: its share is that of what it may be at most."""
+    target = f"<= {count(most)} {unit}"
     if value is None:
-        return Line(title, "not measured", target=f"<= {count(most)} {unit}")
-    return Line(title, shown or f"{count(value)} {unit}", target=f"<= {count(most)} {unit}", met=value <= most)
+        return Line(title, "not measured", target=target)
+    return Line(title, f"{count(value)} {unit}", share=f"{value / most:.2f} of it", target=target, met=value <= most)

@@ -35,7 +35,7 @@ _DURABILITY = ("postgres fsync", "postgres synchronous_commit", "redis appendonl
 
 
 def _targets(lines):
-    met = {True: "met", False: "**missed**", None: "not measured"}
+    met = {True: "met", False: "**missed**", None: "not decided"}
     headings = ("what", "target", "measured", "ceiling of the same run", "ratio", "")
     return _table(headings, [[l.what, l.target, l.figure, l.ceiling, l.share, met[l.met]] for l in lines if l.target])
 

@@ -20,6 +20,7 @@ OPEN_LOOP_SHARES = (0.5, 0.8)  # of the peak
 OPEN_LOOP_QUICK = ("get_product", "post_order")
 SERVERS = ("rabbitmq", "redis", "postgres")
 BATCH_CLIENTS = 4
+WATCHED_TURNS = 2  # in a repetition: a difference so small needs more of them
 AWAKE_AT_MOST = 1  # connections: with more, there is always work for a processor
 WORTHLESS_MAX = 10  # runs that went wrong; past that, it is not the run
 SCRAPE_INTERVAL_S = 1
@@ -71,6 +72,15 @@ class Bench:
     def shop(self, shop):
         self.shops.append(shop)
         return shop.start(self.directory)
+
+    @contextmanager
+    def pair(self, *shops):
+        """Two shops that are held against each other."""
+        for shop in shops:
+            self.shop(shop)
+        yield shops
+        for shop in shops:
+            shop.stop()
 
     def stop(self):
         for echo in self.echoes.values():
@@ -326,7 +336,7 @@ class Bench:
         """Two shops in turn: one logs, is asked for its metrics, and every request of it carries a trace context."""
         workloads = {"watched": self.fill(shop), "unwatched": self.fill(unwatched)}
         workloads["watched"].traced = True
-        for number in range(repetitions):
+        for number in range(WATCHED_TURNS * repetitions):
             for name in sorted(workloads, reverse=number % 2 == 1):
                 with Scraper(workloads[name].shop.metrics_ports):
                     self.closed(workloads[name], "get_product", connections, f"get_product {name}", seconds)
