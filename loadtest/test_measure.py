@@ -320,7 +320,7 @@ def test_a_peers_line_says_how_many_times_its_rate_and_whether_that_is_enough(pe
         report.measured.add(f"{peer} {name}", connections, {"rate": rate})
     report.measured.results[name, connections] = [{**run, "rate": rate * times} for run, rate in
                                                   zip(report.measured.results["get_product", 64], (1000, 2000, 4000))]
-    (line,) = [line for line in report.lines() if " against " in line.what]
+    (line,) = [line for line in report.lines() if f" against {peers.PEERS[peer].title}, " in line.what]
     assert line.what == f"{load.TITLES[name]} against {peers.PEERS[peer].title}, c={connections}"
     assert (line.target, line.met) == (target, met)
 
@@ -330,7 +330,7 @@ def test_a_peer_without_one_run_that_counts_beside_ours_is_not_measured():
     for run in ({"worthless": "3 wrong"}, {"worthless": "3 wrong"}, {"rate": 1000}):
         report.measured.add("moleculer get_product", 64, run)
     report.measured.results["get_product", 64][2] = {"worthless": "1 wrong"}
-    (line,) = [line for line in report.lines() if " against " in line.what]
+    (line,) = [line for line in report.lines() if f" against {peers.MOLECULER.title}, " in line.what]
     assert (line.figure, line.met) == ("not measured", None)
 
 
@@ -386,7 +386,11 @@ def a_report():
         measured.add("ceiling nameko", 64, {"rate": 2 * rate, "p50_us": 200})
         measured.add("get_product", 64, {"rate": rate, "p50_us": 300, "p99_us": 900, "cpu_us": cpu_us})
     described = {"processor": "one", "processors": 2, "memory_mib": 2048, "kernel": "6", "commit": "c", "versions": {}, "build": {}}
+    for size, rates in ((1000, (1000, 1100)), (10_000, (900, 990))):
+        for rate in rates:
+            measured.add(f"get_product of {size} products", 64, {"rate": rate})
     report = Report(measured, [64], {"runs": 3, "answers": 3000, "orders": 0})
+    report.sizes = [1000, 10_000]
     report.machine, report.durability = described, {"postgres fsync": "on"}
     return report
 
@@ -399,6 +403,8 @@ def test_a_result_can_be_read_again(tmp_path):
     written = path.with_suffix(".md").read_text()
     assert "| GET /products/{id}, c=64 | >= 0.50 | 1,000/s ±10 % | 4,000/s ±10 % | 0.25 | **missed** |" in written
     assert "| GET /products/{id} | 1 + 0 | 60 us | 20,000/s | 1,000/s | 0.05 |" in written
+    assert "| GET /products/{id}: 10,000 products against 1,000 | within 5 % | 945/s ±5 % | 1,050/s ±5 % | -10.0 % | **missed** |" in written
+    assert "<circle" in (tmp_path / "result-flatness.svg").read_text()
     assert [line.of_wire for line in report.lines() if line.what.startswith("GET")][0] == "0.50"
 
 

@@ -1,4 +1,6 @@
 """The result as text for a README: against the targets, the rest, what a request costs and what follows from that."""
+from statistics import mode
+
 from .figures import count, median, rate
 from .load import TITLES
 
@@ -22,7 +24,7 @@ def _machine(report, result):
     servers = ", ".join(f"{title} {versions[name]}" for name, title in named.items() if name in versions)
     durability = ", ".join(f"{name} {value}" for name, value in report.durability.items() if name in _DURABILITY)
     awake = ", kept awake at one connection" if machine.get("processors_awake_at") else ""
-    repetitions = max(len(runs) for runs in report.measured.results.values())
+    repetitions = mode(len(runs) for runs in report.measured.results.values())
     return (
         f"{machine['processors']} processors ({machine['processor']}{awake}), {machine['memory_mib'] / 1024:.0f} GiB, Linux"
         f" {machine['kernel']}, shared by all servers, programs and the load generator. {servers}. {durability}; events"

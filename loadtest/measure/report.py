@@ -166,31 +166,23 @@ class Report:
         return None if mib is None else mib * MB_A_MIB
 
     def _flatness_lines(self):
-        lines = []
-        for axis, loads in FLAT_LOADS.items():
-            for name in loads:
-                for size in self.sizes[1:]:
-                    value, base, change = self._change(name, axis, size)
-                    is_last = size == self.sizes[-1]
-                    most = CHANGE_MOST[axis]
-                    lines.append(
-                        Line(
-                            f"{TITLES[name]}: {size:,} {axis} against {self.sizes[0]:,}",
-                            value,
-                            base,
-                            f"{change * 100:+.1f} %",
-                            target=f"within {most * 100:.0f} %" if is_last else "",
-                            met=change >= -most if is_last else None,
-                        )
-                    )
-        return lines
+        sizes = [(axis, name, size) for axis, loads in FLAT_LOADS.items() for name in loads for size in self.sizes[1:]]
+        return [self._flatness_line(*one) for one in sizes]
 
-    def _change(self, name, axis, size):
-        """How much faster a shop of this size is than the smallest; the median of the repetitions' own changes."""
-        connections = max(self.connections)
-        what, first = f"{name} of {size} {axis}", f"{name} of {self.sizes[0]} {axis}"
-        ratio = self.measured.ratio(what, connections, first, connections)
-        return self._rate(what, connections), self._rate(first, connections), ratio - 1
+    def _flatness_line(self, axis, name, size):
+        most, is_last = CHANGE_MOST[axis], size == self.sizes[-1]
+        title = f"{TITLES[name]}: {size:,} {axis} against {self.sizes[0]:,}"
+        target = f"within {most * 100:.0f} %" if is_last else ""
+        ratio = self._of_smallest(axis, name, size)
+        if ratio is None:
+            return Line(title, "not measured", target=target)
+        value, base = (self._rate(f"{name} of {one} {axis}", max(self.connections)) for one in (size, self.sizes[0]))
+        return Line(title, value, base, f"{(ratio - 1) * 100:+.1f} %", target=target, met=ratio >= 1 - most if is_last else None)
+
+    def _of_smallest(self, axis, name, size):
+        """The rate of a shop of this size as a share of the smallest one's; the median of the repetitions' own."""
+        most = max(self.connections)
+        return self.measured.ratio(f"{name} of {size} {axis}", most, f"{name} of {self.sizes[0]} {axis}", most)
 
     def _rate(self, what, connections):
         return rate(self.measured.median(what, connections), self.measured.spread(what, connections))
@@ -365,7 +357,8 @@ class Report:
         chart = plots.Chart("Rate by how much the shop holds; the smallest shop = 1", "products, or orders", "rate", labels)
         for number, (axis, loads) in enumerate(FLAT_LOADS.items() if len(self.sizes) > 1 else ()):
             for colour, name in enumerate(loads):
-                points = [(i, 1 + self._change(name, axis, size)[1]) for i, size in enumerate(self.sizes)]
+                shares = [(i, self._of_smallest(axis, name, size)) for i, size in enumerate(self.sizes)]
+                points = [(i, share) for i, share in shares if share is not None]
                 title = f"{TITLES[name].partition(',')[0]}, {axis}"
                 chart.add(title, points, dashed=number > 0, colour=colour + 3 * number)
         return chart
