@@ -14,8 +14,10 @@
     "  SELECT id, product_id, price, quantity FROM order_details WHERE order_id = o.id OFFSET 0"                     \
     ") AS d ON true"
 
+/* Where there is a line there is its order: only for those without any is it looked for. */
 #define GET_SQL                                                                                                      \
-    ORDER_COLUMNS "(SELECT id FROM orders WHERE id = ANY ($1::int[]) OFFSET 0) AS o" LINES_OF_ORDER                  \
+    ORDER_COLUMNS "(SELECT DISTINCT unnest($1::int[]) AS id) AS o" LINES_OF_ORDER                                    \
+    " WHERE d.id IS NOT NULL OR (SELECT true FROM orders WHERE id = o.id)"                                           \
     " ORDER BY o.id, d.id"
 
 #define LIST_SQL                                                                                                     \

@@ -201,7 +201,7 @@ class Database:
             count = statements.array_size(parameters[0])
             values = [_fresh_keys(count), *map(_literal, parameters[1:])]
             self._write(name, _filled_in(sql, values) + ";\n", count)
-        sql, parameters = statements.pick("SELECT id FROM orders WHERE id = ANY", 1)
+        sql, parameters = statements.pick("SELECT DISTINCT unnest(", 1)
         text = _filled_in(sql, ["array[:id]", *map(_literal, parameters[1:])])
         self._write("select_one", f"\\set id random(1, {orders})\n{text};\n", 1)
 
