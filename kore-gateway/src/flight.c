@@ -158,25 +158,33 @@ struct rpc_bytes flight_key(const struct flight *flight)
 
 /* --- calls --- */
 
-/* A trace that the client is part of goes on in the services. */
-static bool context_take_trace(struct flight *flight)
+/* A trace that the client is part of goes on in the services.  False when out of memory. */
+static bool context_take_trace(struct rpc_context *context, const struct flight *flight)
 {
     const struct guard_request *request = peer_request(flight->peer);
     struct rpc_bytes parent = bytes_of(flight, request->traceparent), state = bytes_of(flight, request->tracestate);
 
     if (!trace_parent_is_sound(parent))
         return true;
-    if (!rpc_context_set(flight->context, "traceparent", parent))
+    if (!rpc_context_set(context, "traceparent", parent))
         return false;
-    return !trace_state_is_sound(state) || rpc_context_set(flight->context, "tracestate", state);
+    return !trace_state_is_sound(state) || rpc_context_set(context, "tracestate", state);
 }
 
+/* With all that belongs into it, or not at all. */
 static bool context_make(struct flight *flight)
 {
+    struct rpc_context *context;
+
     if (flight->context != NULL)
         return true;
-    flight->context = rpc_context_new("gateway", flight->route->name);
-    return flight->context != NULL && context_take_trace(flight);
+    context = rpc_context_new("gateway", flight->route->name);
+    if (context != NULL && !context_take_trace(context, flight)) {
+        rpc_context_free(context);
+        context = NULL;
+    }
+    flight->context = context;
+    return context != NULL;
 }
 
 bool flight_context_set(struct flight *flight, const char *key, struct rpc_bytes value)

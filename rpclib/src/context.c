@@ -8,12 +8,14 @@
 
 #include <amqp_framing.h>
 #include <jansson.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 
 #include "buffer.h"
 #include "rpclib/connection.h"
 #include "rpclib/json.h"
+#include "utf8.h"
 #include "uuid.h"
 
 #define PREFIX       "nameko."
@@ -105,15 +107,19 @@ static amqp_table_entry_t *context_find(struct rpc_context *context, struct rpc_
     return NULL;
 }
 
-/* Room for one more entry. */
+/* Whether its bounds let it have one more entry, of this key. */
+static bool context_has_room(const struct rpc_context *context, struct rpc_bytes key)
+{
+    return context->count < RPC_CONTEXT_VALUES_MAX && sizeof(PREFIX) - 1 + key.size <= KEY_SIZE_MAX;
+}
+
+/* Memory for one more entry.  False when there is none. */
 static bool context_grow(struct rpc_context *context)
 {
     amqp_table_entry_t *all;
 
     if (context->count < context->capacity)
         return true;
-    if (context->capacity == RPC_CONTEXT_VALUES_MAX)
-        return false;
     all = context_alloc(context, RPC_CONTEXT_VALUES_MAX * sizeof(*all));
     if (all == NULL)
         return false;
@@ -131,7 +137,7 @@ static amqp_table_entry_t *context_entry(struct rpc_context *context, struct rpc
 
     if (entry != NULL)
         return entry;
-    if (name.len > KEY_SIZE_MAX || !context_grow(context))
+    if (!context_has_room(context, key) || !context_grow(context))
         return NULL;
     name.bytes = context_alloc(context, name.len);
     if (name.bytes == NULL)
@@ -232,7 +238,8 @@ struct rpc_context *rpc_context_new(const char *service, const char *method)
     return context;
 }
 
-static void context_take_headers(struct rpc_context *context, const amqp_table_t *headers)
+/* Of too many headers the first ones are kept.  False when out of memory: a part of them is not what was sent. */
+static bool context_take_headers(struct rpc_context *context, const amqp_table_t *headers)
 {
     for (int i = 0; i < headers->num_entries; i++) {
         const amqp_table_entry_t *header = &headers->entries[i];
@@ -243,33 +250,44 @@ static void context_take_headers(struct rpc_context *context, const amqp_table_t
             continue;
         if (rpc_bytes_equal(key, STACK) && !stack_is_sound(&header->value))
             continue;
+        if (!context_has_room(context, key) && context_find(context, key) == NULL)
+            continue;
         entry = context_entry(context, key);
-        if (entry != NULL) /* else there are too many: the first ones are kept */
-            entry->value = header->value;
+        if (entry == NULL)
+            return false;
+        entry->value = header->value;
     }
+    return true;
+}
+
+/* Properties that cannot be decoded have no headers.  False when out of memory. */
+static bool context_take_properties(struct rpc_context *context, struct rpc_bytes raw)
+{
+    const amqp_basic_properties_t *properties;
+    void *decoded = NULL;
+    amqp_bytes_t copy;
+    int status;
+
+    if (raw.size == 0)
+        return true;
+    if (!context_copy(context, raw, &copy))
+        return false;
+    status = amqp_decode_properties(AMQP_BASIC_CLASS, &context->pool, copy, &decoded);
+    if (status < 0)
+        return status != AMQP_STATUS_NO_MEMORY;
+    properties = decoded;
+    return !(properties->_flags & AMQP_BASIC_HEADERS_FLAG) || context_take_headers(context, &properties->headers);
 }
 
 struct rpc_context *context_new_incoming(struct rpc_bytes raw_properties, const char *service, const char *method)
 {
     struct rpc_context *context = context_new_empty();
-    amqp_bytes_t encoded = {raw_properties.size, NULL};
-    void *decoded = NULL;
 
     if (context == NULL)
         return NULL;
     /* The call stack's place first: there may be more headers than a context holds. */
-    if (context_entry(context, RPC_BYTES(STACK)) == NULL) {
-        rpc_context_free(context);
-        return NULL;
-    }
-    if (raw_properties.size > 0 && context_copy(context, raw_properties, &encoded) &&
-        amqp_decode_properties(AMQP_BASIC_CLASS, &context->pool, encoded, &decoded) >= 0) {
-        const amqp_basic_properties_t *properties = decoded;
-
-        if (properties->_flags & AMQP_BASIC_HEADERS_FLAG)
-            context_take_headers(context, &properties->headers);
-    }
-    if (!context_push_call(context, service, method)) {
+    if (context_entry(context, RPC_BYTES(STACK)) == NULL || !context_take_properties(context, raw_properties) ||
+        !context_push_call(context, service, method)) {
         rpc_context_free(context);
         return NULL;
     }
@@ -302,74 +320,102 @@ struct rpc_bytes rpc_context_get(const struct rpc_context *context, const char *
 
 /* --- to JSON and back: for a context that is stored with an event --- */
 
-static json_t *field_to_json(const amqp_field_value_t *field, int depth);
-
-/* Whether our JSON has room for it: strings there hold no NUL. */
-static bool is_storable(amqp_bytes_t text)
+/* What JSON has no value for is left out; when memory ends all of it is given up. */
+static json_t *made(json_t *value, bool *no_memory)
 {
-    return text.len == 0 || memchr(text.bytes, '\0', text.len) == NULL;
+    if (value == NULL)
+        *no_memory = true;
+    return value;
 }
 
-static json_t *table_to_json(const amqp_table_t *table, int depth)
+static json_t *field_to_json(const amqp_field_value_t *field, int depth, bool *no_memory);
+
+/* Whether our JSON has room for it: strings there are UTF-8 and hold no NUL. */
+static bool is_storable(amqp_bytes_t text)
 {
-    json_t *object = json_object();
+    const unsigned char *at = text.bytes, *end = text.len == 0 ? at : at + text.len;
+
+    while (at < end) {
+        size_t size = *at == '\0' ? 0 : rpc_utf8_sequence(at, end);
+
+        if (size == 0)
+            return false;
+        at += size;
+    }
+    return true;
+}
+
+static json_t *table_to_json(const amqp_table_t *table, int depth, bool *no_memory)
+{
+    json_t *object = made(json_object(), no_memory);
 
     for (int i = 0; object != NULL && i < table->num_entries; i++) {
-        json_t *value = field_to_json(&table->entries[i].value, depth);
+        const amqp_bytes_t key = table->entries[i].key;
+        json_t *value = field_to_json(&table->entries[i].value, depth, no_memory);
 
-        if (value != NULL && is_storable(table->entries[i].key))
-            json_object_setn_new(object, table->entries[i].key.bytes, table->entries[i].key.len, value);
-        else
+        if (value == NULL || !is_storable(key))
             json_decref(value);
+        else if (json_object_setn_new(object, key.bytes, key.len, value) != 0)
+            *no_memory = true;
     }
     return object;
 }
 
-static json_t *array_to_json(const amqp_array_t *array, int depth)
+static json_t *array_to_json(const amqp_array_t *array, int depth, bool *no_memory)
 {
-    json_t *list = json_array();
+    json_t *list = made(json_array(), no_memory);
 
     for (int i = 0; list != NULL && i < array->num_entries; i++) {
         bool nothing = array->entries[i].kind == AMQP_FIELD_KIND_VOID;
-        json_t *value = nothing ? json_null() : field_to_json(&array->entries[i], depth);
+        json_t *value = nothing ? json_null() : field_to_json(&array->entries[i], depth, no_memory);
 
-        if (value != NULL)
-            json_array_append_new(list, value);
+        if (value != NULL && json_array_append_new(list, value) != 0)
+            *no_memory = true;
     }
     return list;
 }
 
-/* NULL for kinds that JSON has no value for: they are left out. */
-static json_t *field_to_json(const amqp_field_value_t *field, int depth)
+static json_t *text_to_json(amqp_bytes_t text, bool *no_memory)
+{
+    return is_storable(text) ? made(json_stringn(text.len == 0 ? "" : text.bytes, text.len), no_memory) : NULL;
+}
+
+static json_t *integer_to_json(json_int_t integer, bool *no_memory)
+{
+    return made(json_integer(integer), no_memory);
+}
+
+/* NULL for kinds that JSON has no value for: they are left out.  And when out of memory, which *no_memory tells. */
+static json_t *field_to_json(const amqp_field_value_t *field, int depth, bool *no_memory)
 {
     if (depth == 0)
         return NULL;
     switch (field->kind) {
     case AMQP_FIELD_KIND_UTF8:
     case AMQP_FIELD_KIND_BYTES:
-        return is_storable(field->value.bytes) ? json_stringn(field->value.bytes.bytes, field->value.bytes.len) : NULL;
+        return text_to_json(field->value.bytes, no_memory);
     case AMQP_FIELD_KIND_BOOLEAN:
         return json_boolean(field->value.boolean);
     case AMQP_FIELD_KIND_I8:
-        return json_integer(field->value.i8);
+        return integer_to_json(field->value.i8, no_memory);
     case AMQP_FIELD_KIND_U8:
-        return json_integer(field->value.u8);
+        return integer_to_json(field->value.u8, no_memory);
     case AMQP_FIELD_KIND_I16:
-        return json_integer(field->value.i16);
+        return integer_to_json(field->value.i16, no_memory);
     case AMQP_FIELD_KIND_U16:
-        return json_integer(field->value.u16);
+        return integer_to_json(field->value.u16, no_memory);
     case AMQP_FIELD_KIND_I32:
-        return json_integer(field->value.i32);
+        return integer_to_json(field->value.i32, no_memory);
     case AMQP_FIELD_KIND_U32:
-        return json_integer(field->value.u32);
+        return integer_to_json(field->value.u32, no_memory);
     case AMQP_FIELD_KIND_I64:
-        return json_integer(field->value.i64);
+        return integer_to_json(field->value.i64, no_memory);
     case AMQP_FIELD_KIND_F64:
-        return json_real(field->value.f64);
+        return isfinite(field->value.f64) ? made(json_real(field->value.f64), no_memory) : NULL;
     case AMQP_FIELD_KIND_TABLE:
-        return table_to_json(&field->value.table, depth - 1);
+        return table_to_json(&field->value.table, depth - 1, no_memory);
     case AMQP_FIELD_KIND_ARRAY:
-        return array_to_json(&field->value.array, depth - 1);
+        return array_to_json(&field->value.array, depth - 1, no_memory);
     default:
         return NULL;
     }
@@ -416,20 +462,27 @@ static bool print_plain_table(struct buffer *out, const amqp_table_t *table)
     return plain && buffer_append(out, (struct rpc_bytes){"}", 2}); /* with its NUL */
 }
 
+static char *print_any_table(const amqp_table_t *table)
+{
+    bool no_memory = false;
+    json_t *object = table_to_json(table, NESTING_MAX, &no_memory);
+    char *text = no_memory ? NULL : json_dumps(object, JSON_COMPACT);
+
+    json_decref(object);
+    return text;
+}
+
 char *rpc_context_to_json(const struct rpc_context *context, size_t *size)
 {
     amqp_table_t table = context_headers(context);
     struct buffer printed = {0};
-    json_t *object = NULL;
     char *text;
 
     if (print_plain_table(&printed, &table)) {
         text = printed.data;
     } else {
         buffer_clear(&printed);
-        object = table_to_json(&table, NESTING_MAX);
-        text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT);
-        json_decref(object);
+        text = print_any_table(&table);
     }
     if (text != NULL && size != NULL)
         *size = strlen(text);
@@ -516,9 +569,8 @@ struct rpc_context *rpc_context_from_json(struct rpc_bytes text)
     struct rpc_context *context = json_is_object(object) ? context_new_empty() : NULL;
     amqp_field_value_t field;
 
-    if (context != NULL && table_from_json(context, &field, object)) {
-        context_take_headers(context, &field.value.table);
-    } else {
+    if (context != NULL &&
+        !(table_from_json(context, &field, object) && context_take_headers(context, &field.value.table))) {
         rpc_context_free(context);
         context = NULL;
     }

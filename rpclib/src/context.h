@@ -8,7 +8,8 @@
 
 /*
  * The context of a request or event that arrived with these encoded properties: its headers, with this call's own id on
- * its call stack.  Properties that cannot be decoded are taken as none.  NULL when out of memory.
+ * its call stack.  Properties that cannot be decoded are taken as none.  NULL when out of memory, whatever it is for: what
+ * a header says may matter to what is done, so there is no context with a part of them.
  */
 struct rpc_context *context_new_incoming(struct rpc_bytes raw_properties, const char *service, const char *method);
 

@@ -4,6 +4,9 @@
  * A service gets one with each request and passes it to every call and event that the request causes; that is how user,
  * language, trace and call stack follow the work.  A gateway makes one for each HTTP request.  Headers that nobody here
  * knows are passed on, "x" as "nameko.x"; null values are dropped (Nameko 2.14 and 3.0 do the same).
+ *
+ * A context has all of it or there is none: where memory ends the caller is told, and refuses the work.  To go on without a
+ * header would lose a trace, or an idempotency key, and nobody would know.
  */
 #ifndef RPCLIB_CONTEXT_H
 #define RPCLIB_CONTEXT_H
@@ -38,8 +41,8 @@ struct rpc_bytes rpc_context_get(const struct rpc_context *context, const char *
 
 /*
  * The whole context as a JSON object, and back: to store it with an event that is published later.  The text is malloc'd
- * (free() it), `size` may be NULL.  Header values that JSON cannot hold are left out.  NULL when out of memory or, reading,
- * when the text is no JSON object.
+ * (free() it), `size` may be NULL.  Header values that JSON cannot hold are left out.  NULL when out of memory, for whichever
+ * of them, or, reading, when the text is no JSON object.
  */
 char *rpc_context_to_json(const struct rpc_context *context, size_t *size);
 struct rpc_context *rpc_context_from_json(struct rpc_bytes text);
