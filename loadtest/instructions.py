@@ -43,6 +43,7 @@ CASES = {
     "orders: a new order of one line read": ("drive_orders", "read", 1),
     "orders: an order of one line printed": ("drive_orders", "print", 1),
     "gateway: a request's head guarded": ("drive_gateway", "guard", 1),
+    "gateway: a product checked and handed on": ("drive_gateway", "product", 1),
     "gateway: an order of one line put together": ("drive_gateway", "order", 1),
     "gateway: a page of 50 orders cut": ("drive_gateway", "page", 1),
 }

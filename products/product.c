@@ -174,13 +174,17 @@ bool product_from_json(struct product *out, const json_t *json, json_t **message
     return sound;
 }
 
-/* What stands before each field's value. */
-static const struct rpc_bytes labels[PRODUCT_FIELDS] = {
-    [PRODUCT_ID] = {"{\"id\":", 6},
-    [PRODUCT_TITLE] = {",\"title\":", 9},
-    [PRODUCT_PASSENGER_CAPACITY] = {",\"passenger_capacity\":", 22},
-    [PRODUCT_MAXIMUM_SPEED] = {",\"maximum_speed\":", 17},
-    [PRODUCT_IN_STOCK] = {",\"in_stock\":", 12},
+#define LABEL(literal)               \
+    {                                \
+        literal, sizeof(literal) - 1 \
+    }
+
+const struct rpc_bytes product_labels[PRODUCT_FIELDS] = {
+    [PRODUCT_ID] = LABEL(PRODUCT_LABEL_ID),
+    [PRODUCT_TITLE] = LABEL(PRODUCT_LABEL_TITLE),
+    [PRODUCT_PASSENGER_CAPACITY] = LABEL(PRODUCT_LABEL_PASSENGER_CAPACITY),
+    [PRODUCT_MAXIMUM_SPEED] = LABEL(PRODUCT_LABEL_MAXIMUM_SPEED),
+    [PRODUCT_IN_STOCK] = LABEL(PRODUCT_LABEL_IN_STOCK),
 };
 
 static enum product_print print_field(struct json_text *out, enum product_field field, struct rpc_bytes text)
@@ -189,7 +193,7 @@ static enum product_print print_field(struct json_text *out, enum product_field 
 
     if (text.data == NULL)
         return PRODUCT_PRINT_DAMAGED;
-    if (!json_text_append(out, labels[field]))
+    if (!json_text_append(out, product_labels[field]))
         return PRODUCT_PRINT_NO_MEMORY;
     if (field == PRODUCT_ID || field == PRODUCT_TITLE) {
         if (!json_text_string(out, text))

@@ -61,6 +61,15 @@ enum product_print {
     PRODUCT_PRINT_NO_MEMORY,
 };
 
+/* What product_print() writes in front of each field's value; behind the last one, a closing brace. */
+#define PRODUCT_LABEL_ID                 "{\"id\":"
+#define PRODUCT_LABEL_TITLE              ",\"title\":"
+#define PRODUCT_LABEL_PASSENGER_CAPACITY ",\"passenger_capacity\":"
+#define PRODUCT_LABEL_MAXIMUM_SPEED      ",\"maximum_speed\":"
+#define PRODUCT_LABEL_IN_STOCK           ",\"in_stock\":"
+
+extern const struct rpc_bytes product_labels[PRODUCT_FIELDS];
+
 /*
  * Append the product as a JSON object, from its fields as Redis holds them: text that somebody else may have written,
  * so all of it is checked.  A field that is missing has no data pointer.  Nothing is appended unless PRODUCT_PRINT_OK.

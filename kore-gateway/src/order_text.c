@@ -14,11 +14,10 @@
 #define BEHIND_ID      ".jpg\""
 
 /* "id": an integer, "order_details": an array; of several members of a name the last one counts. */
-static bool order_shape(struct rpc_bytes text, struct rpc_bytes *details)
+static bool order_shape(struct rpc_bytes text, int64_t *order_id, struct rpc_bytes *details)
 {
     struct rpc_bytes key = {NULL, 0}, value, id = {NULL, 0};
     struct walk walk;
-    int64_t integer;
 
     *details = id;
     if (!walk_object(&walk, text))
@@ -29,7 +28,7 @@ static bool order_shape(struct rpc_bytes text, struct rpc_bytes *details)
         else if (rpc_bytes_equal(key, "order_details"))
             *details = value;
     }
-    return walk_integer(id, &integer) && walk_array(&walk, *details);
+    return walk_integer(id, order_id) && walk_array(&walk, *details);
 }
 
 static bool line_read(struct order_text *order, struct rpc_bytes line)
@@ -53,7 +52,7 @@ enum order_text_status order_text_open(struct order_text *out, struct rpc_bytes 
     size_t lines_max;
     struct walk walk;
 
-    if (!order_shape(text, &details))
+    if (!order_shape(text, &order.id, &details))
         return ORDER_TEXT_NONSENSE;
     lines_max = details.size / LINE_SIZE_MIN;
     order.lines = malloc((lines_max + 1) * sizeof(*order.lines));

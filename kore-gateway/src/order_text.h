@@ -17,6 +17,7 @@ struct order_text_line {
 
 struct order_text { /* owns its lines, lends from the order's text */
     struct rpc_bytes text;
+    int64_t id;
     size_t lines_count;
     struct order_text_line *lines;
     struct distinct products; /* their ids as they stand in the text: JSON strings, quotes included */

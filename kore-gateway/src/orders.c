@@ -9,6 +9,7 @@
 #include "order.h"
 #include "order_text.h"
 #include "page.h"
+#include "product_text.h"
 #include "target.h"
 #include "walk.h"
 
@@ -90,6 +91,7 @@ struct body {
 };
 
 struct reading {
+    int64_t id;              /* of the order that is asked for */
     struct text text;        /* the order as it came */
     struct order_text order; /* lends from `text` */
     size_t waiting;          /* products that have not come yet */
@@ -162,29 +164,39 @@ static void read_answer(struct flight *flight)
     free(products);
 }
 
-static void read_on_product(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
+/* The product of a slot: its bytes, or null where it was deleted since. */
+static void read_take_product(struct flight *flight, size_t slot, const struct product_text *product)
 {
     struct reading *reading = flight_work(flight);
-    struct rpc_bytes product = RPC_BYTES("null"); /* deleted since */
+    size_t at = reading->bodies.size, size = product != NULL ? product->text.size : sizeof("null") - 1;
 
-    if (status == RPC_OK) {
-        product = reply->result;
-        if (product.size == 0 || product.data[0] != '{') {
-            failure_answer_nonsense(flight, FAILURE_OF_READ, PRODUCTS);
-            return;
-        }
-    } else if (!failure_is(status, reply, PRODUCTS, "NotFound")) {
-        failure_answer(flight, FAILURE_OF_READ, PRODUCTS, status, reply);
-        return;
-    }
-    if (reading->bodies.size + product.size > READ_SIZE_MAX) {
+    if (at + size > READ_SIZE_MAX) {
         answer_order_too_large(flight);
         return;
     }
-    reading->products[slot] = (struct body){.at = reading->bodies.size, .size = product.size};
-    text_append(&reading->bodies, product);
+    if (product != NULL)
+        product_text_append(&reading->bodies, product);
+    else
+        text_append(&reading->bodies, RPC_BYTES("null"));
+    reading->products[slot] = (struct body){.at = at, .size = reading->bodies.size - at};
     if (--reading->waiting == 0)
         read_answer(flight);
+}
+
+static void read_on_product(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
+{
+    const struct reading *reading = flight_work(flight);
+    struct product_text product;
+
+    if (failure_is(status, reply, PRODUCTS, "NotFound"))
+        read_take_product(flight, slot, NULL);
+    else if (status != RPC_OK)
+        failure_answer(flight, FAILURE_OF_READ, PRODUCTS, status, reply);
+    else if (product_text_open(&product, reply->result) &&
+             rpc_json_strings_equal(product_text_id(&product), reading->order.products.items[slot]))
+        read_take_product(flight, slot, &product);
+    else
+        failure_answer_nonsense(flight, FAILURE_OF_READ, PRODUCTS);
 }
 
 static void read_products(struct flight *flight)
@@ -219,7 +231,10 @@ static void read_on_order(struct flight *flight, size_t slot, enum rpc_status st
     switch (reading->text.failed ? ORDER_TEXT_NO_MEMORY
                                  : order_text_open(&reading->order, text_bytes(&reading->text))) {
     case ORDER_TEXT_OK:
-        read_products(flight);
+        if (reading->order.id == reading->id)
+            read_products(flight);
+        else
+            failure_answer_nonsense(flight, FAILURE_OF_READ, ORDERS);
         break;
     case ORDER_TEXT_NONSENSE:
         failure_answer_nonsense(flight, FAILURE_OF_READ, ORDERS);
@@ -257,6 +272,7 @@ void orders_get(struct flight *flight)
         failure_answer(flight, FAILURE_OF_READ, ORDERS, RPC_NO_MEMORY, NULL);
         return;
     }
+    reading->id = id;
     flight_keep(flight, reading, reading_free);
     text_append(&kwargs, RPC_BYTES("{\"order_id\": "));
     text_append_integer(&kwargs, id);

@@ -6,6 +6,7 @@
 #include "failure.h"
 #include "flight.h"
 #include "product.h"
+#include "product_text.h"
 #include "target.h"
 
 #define SERVICE "products"
@@ -18,14 +19,15 @@ enum id_status {
     ID_MALFORMED,
 };
 
-/* `out` has room for the longest target. */
-static enum id_status id_read(const struct flight *flight, char out[GUARD_TARGET_SIZE_MAX], struct rpc_bytes *id)
+/* The id lies in the target or, where that is percent-encoded, in `room`. */
+static enum id_status id_read(const struct flight *flight, char room[GUARD_TARGET_SIZE_MAX], struct rpc_bytes *id)
 {
-    size_t size;
-
-    if (!target_decode(flight_segment(flight), out, &size))
+    *id = flight_segment(flight);
+    if (memchr(id->data, '%', id->size) == NULL) /* printable ASCII: the guard takes nothing else */
+        return id->size <= PRODUCT_ID_SIZE_MAX ? ID_OK : ID_IMPOSSIBLE;
+    if (!target_decode(*id, room, &id->size))
         return ID_MALFORMED;
-    *id = (struct rpc_bytes){out, size};
+    id->data = room;
     if (product_id_is_valid(*id))
         return ID_OK;
     return json_text_is_sound(*id) ? ID_IMPOSSIBLE : ID_MALFORMED;
@@ -80,20 +82,30 @@ static void answer_not_found(struct flight *flight)
     text_clear(&message);
 }
 
+/* Whether it is that of the product in the path; `id` is a JSON string. */
+static bool is_asked_for(const struct flight *flight, struct rpc_bytes id)
+{
+    char memory[GUARD_TARGET_SIZE_MAX];
+    struct rpc_bytes asked;
+
+    return id_read(flight, memory, &asked) == ID_OK && rpc_json_string_spells(id, asked);
+}
+
 static void get_on_product(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
 {
     struct answer *answer = flight_answer(flight);
+    struct product_text product;
 
     (void)slot;
     if (failure_is(status, reply, SERVICE, "NotFound")) {
         answer_not_found(flight);
     } else if (status != RPC_OK) {
         failure_answer(flight, FAILURE_OF_READ, SERVICE, status, reply);
-    } else if (reply->result.size == 0 || reply->result.data[0] != '{') {
+    } else if (!product_text_open(&product, reply->result) || !is_asked_for(flight, product_text_id(&product))) {
         failure_answer_nonsense(flight, FAILURE_OF_READ, SERVICE);
     } else {
         answer_begin(answer);
-        text_append(answer_body(answer), reply->result);
+        product_text_append(answer_body(answer), &product);
         answer_end(answer, 200);
         flight_done(flight);
     }

@@ -1,5 +1,12 @@
 #include "walk.h"
 
+#define INTEGER_DIGITS_MAX 19 /* of an int64; as many of any kind fit a uint64 */
+
+/* What numbers, true, false and null are spelled with. */
+static const bool word[256] = {
+    ['+'] = true, ['-' ... '.'] = true, ['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true,
+};
+
 static const char *skip_space(const char *at, const char *end)
 {
     while (at < end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t'))
@@ -7,14 +14,24 @@ static const char *skip_space(const char *at, const char *end)
     return at;
 }
 
+/* Whether an odd number of backslashes stands before the quote; the string's first quote is before them. */
+static bool is_escaped(const char *quote)
+{
+    const char *at = quote;
+
+    while (at[-1] == '\\')
+        at--;
+    return (quote - at) % 2 == 1;
+}
+
 /* Behind the string whose first quote is at `at`. */
 static const char *skip_string(const char *at, const char *end)
 {
-    for (at++; at < end && *at != '"'; at++) {
-        if (*at == '\\' && at + 1 < end)
-            at++;
-    }
-    return at < end ? at + 1 : end;
+    do {
+        at++;
+        at = memchr(at, '"', (size_t)(end - at));
+    } while (at != NULL && is_escaped(at));
+    return at != NULL ? at + 1 : end;
 }
 
 static const char *skip_container(const char *at, const char *end)
@@ -43,7 +60,7 @@ static const char *skip_container(const char *at, const char *end)
     return end;
 }
 
-static const char *skip_value(const char *at, const char *end)
+const char *walk_skip(const char *at, const char *end)
 {
     if (at == end)
         return end;
@@ -51,8 +68,7 @@ static const char *skip_value(const char *at, const char *end)
         return skip_string(at, end);
     if (*at == '[' || *at == '{')
         return skip_container(at, end);
-    while (at < end && *at != ',' && *at != ']' && *at != '}' && *at != ' ' && *at != '\n' && *at != '\r' &&
-           *at != '\t')
+    while (at < end && word[(unsigned char)*at])
         at++;
     return at;
 }
@@ -97,7 +113,7 @@ bool walk_next(struct walk *walk, struct rpc_bytes *key, struct rpc_bytes *value
             return false;
         from = skip_space(from + 1, walk->end); /* the colon */
     }
-    walk->at = skip_value(from, walk->end);
+    walk->at = walk_skip(from, walk->end);
     *value = (struct rpc_bytes){from, (size_t)(walk->at - from)};
     if (value->size == 0)
         return false; /* not sound, but no reason to run off */
@@ -123,19 +139,20 @@ struct rpc_bytes walk_member(struct rpc_bytes text, const char *name)
 
 bool walk_integer(struct rpc_bytes value, int64_t *integer)
 {
-    bool negative = value.size > 0 && value.data[0] == '-';
-    size_t at = negative ? 1 : 0;
-    int64_t result = 0;
+    size_t negative = value.size > 0 && value.data[0] == '-';
+    uint64_t result = 0;
 
-    if (at == value.size)
+    if (value.size == negative || value.size - negative > INTEGER_DIGITS_MAX)
         return false;
-    for (; at < value.size; at++) {
-        int digit = value.data[at] - '0';
+    for (size_t at = negative; at < value.size; at++) {
+        unsigned digit = (unsigned char)value.data[at] - (unsigned)'0';
 
-        if (digit < 0 || digit > 9 || result > (INT64_MAX - digit) / 10)
+        if (digit > 9)
             return false;
         result = result * 10 + digit;
     }
-    *integer = negative ? -result : result;
+    if (result > (uint64_t)INT64_MAX + negative)
+        return false;
+    *integer = negative ? (int64_t)(0 - result) : (int64_t)result;
     return true;
 }

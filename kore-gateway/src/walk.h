@@ -28,6 +28,9 @@ bool walk_object(struct walk *walk, struct rpc_bytes text);
  */
 bool walk_next(struct walk *walk, struct rpc_bytes *key, struct rpc_bytes *value);
 
+/* Behind the value that begins at `at`. */
+const char *walk_skip(const char *at, const char *end);
+
 /* The value of a member of the object that `text` is; {NULL, 0} when it has none.  Of several the last one counts. */
 struct rpc_bytes walk_member(struct rpc_bytes text, const char *name);
 

@@ -33,6 +33,8 @@ static void becomes(const char *text, const char *const products[], const char *
     for (size_t i = 0; i < order.products.count; i++)
         lent[i] = rpc_bytes_of(products[i]);
     order_text_print(&out, &order, lent, RPC_BYTES("http://i"));
+    if (order.id != 1)
+        fail_msg("line %d: order %lld", line, (long long)order.id);
     if (!rpc_bytes_equal(text_bytes(&out), expected))
         fail_msg("line %d: got:\n%.*s\nnot:\n%s", line, (int)out.size, out.data, expected);
     if (order_text_size(&order, lent, RPC_BYTES("http://i")) != out.size)
@@ -169,8 +171,13 @@ static void test_walk(void **state)
     assert_true(rpc_bytes_equal(walk_member(RPC_BYTES("{\"a\":1,\"b\":[1,2],\"a\":\"x\"}"), "a"), "\"x\""));
     assert_true(rpc_bytes_equal(walk_member(RPC_BYTES("{\"a\":1,\"b\":[1,{\"c\":\"]\"}]}"), "b"), "[1,{\"c\":\"]\"}]"));
     assert_null(walk_member(RPC_BYTES("{\"a\":{\"b\":1}}"), "b").data);
-    assert_true(walk_integer(RPC_BYTES("-9223372036854775807"), &integer) && integer == -INT64_MAX);
+    assert_true(walk_integer(RPC_BYTES("-9223372036854775808"), &integer) && integer == INT64_MIN);
+    assert_true(walk_integer(RPC_BYTES("9223372036854775807"), &integer) && integer == INT64_MAX);
+    assert_true(walk_integer(RPC_BYTES("-0"), &integer) && integer == 0);
     assert_false(walk_integer(RPC_BYTES("9223372036854775808"), &integer));
+    assert_false(walk_integer(RPC_BYTES("-9223372036854775809"), &integer));
+    assert_false(walk_integer(RPC_BYTES("18446744073709551617"), &integer));
+    assert_false(walk_integer(RPC_BYTES("99999999999999999999"), &integer));
     assert_false(walk_integer(RPC_BYTES("1.0"), &integer));
     assert_false(walk_integer(RPC_BYTES("1e1"), &integer));
     assert_false(walk_integer(RPC_BYTES("\"1\""), &integer));

@@ -16,10 +16,10 @@
 #include "rpclib/log.h"
 #include "torture.h"
 
-#define CALLS_MAX   16
-#define WIRE_SIZE   4096
-#define NAME_SIZE   32
-#define KWARGS_SIZE 512
+#define CALLS_MAX    16
+#define WIRE_SIZE    4096
+#define NAME_SIZE    32
+#define PRODUCT_SIZE 512
 
 int gateway_request(struct http_request *http);
 
@@ -39,6 +39,7 @@ struct peer {
 };
 
 static struct peer peer;
+static const char *headers; /* of the request */
 
 u_int64_t kore_time_ms(void)
 {
@@ -109,12 +110,12 @@ void peer_answer(struct peer *of, struct answer *answer)
 
 /* ---- The services ------------------------------------------------------------------------------------------------ */
 
-/* What a method answers with, if no other answer is given for it. */
+/* What a method answers with, if no other answer is given for it; `get` tells of the product that it is asked for. */
 static const struct {
     const char *method, *result;
     bool changes;
 } methods[] = {
-    {"get", "{\"id\":\"a\",\"title\":\"T\"}", false},
+    {"get", NULL, false},
     {"exists", "true", false},
     {"create", "null", true},
     {"delete", "null", true},
@@ -130,6 +131,7 @@ struct call {
     void *arg;
     rpc_call_id id; /* 0: ended */
     char method[NAME_SIZE];
+    char product[PRODUCT_SIZE]; /* what `get` answers */
 };
 
 static struct {
@@ -140,6 +142,39 @@ static struct {
     const char *said;           /* ... and what it says: exc_args */
     bool products_are_missing;
 } services;
+
+/* What came with the request goes on with each call that it takes, or there is no call: a trace, and above all the key. */
+static void check_goes_on(const struct rpc_context *context, const char *header, const char *key)
+{
+    const char *found = strstr(headers, header);
+    struct rpc_bytes value = rpc_context_get(context, key), expected = {NULL, 0};
+
+    if (found != NULL) {
+        expected.data = found + strlen(header);
+        expected.size = (size_t)(strstr(expected.data, "\r\n") - expected.data);
+    }
+    if (value.size != expected.size || (value.size > 0 && memcmp(value.data, expected.data, value.size) != 0))
+        torture_violated("a call goes out with \"%.*s\" as its %s", (int)value.size, value.data, key);
+}
+
+static void check_context(const struct rpc_context *context)
+{
+    check_goes_on(context, "Idempotency-Key: ", "idempotency_key");
+    check_goes_on(context, "traceparent: ", "traceparent");
+    check_goes_on(context, "tracestate: ", "tracestate");
+}
+
+/* {"product_id": <id>} becomes the product of that id, with more than a client is to know. */
+static void product_print(char product[PRODUCT_SIZE], struct rpc_bytes kwargs)
+{
+    static const char before[] = "{\"product_id\": ";
+
+    if (kwargs.size > sizeof(before))
+        snprintf(
+            product, PRODUCT_SIZE,
+            "{\"id\":%.*s, \"cost\":[1], \"title\":\"T\",\"passenger_capacity\":1,\"maximum_speed\":2,\"in_stock\":3}",
+            (int)(kwargs.size - sizeof(before)), kwargs.data + sizeof(before) - 1);
+}
 
 enum rpc_status rpc_call(struct rpc_client *client, const struct rpc_request *request, rpc_reply_fn *done, void *arg,
                          rpc_call_id *id)
@@ -153,6 +188,8 @@ enum rpc_status rpc_call(struct rpc_client *client, const struct rpc_request *re
         torture_violated("a part of a request is sent: %.*s", (int)request->kwargs.size, request->kwargs.data);
     *call = (struct call){.done = done, .arg = arg, .id = ++services.count};
     snprintf(call->method, sizeof(call->method), "%s", request->method);
+    product_print(call->product, request->kwargs);
+    check_context(request->context);
     *id = call->id;
     return RPC_OK;
 }
@@ -195,7 +232,7 @@ static bool services_answer(void)
         for (size_t m = 0; m < sizeof(methods) / sizeof(methods[0]); m++) {
             if (strcmp(methods[m].method, call->method) != 0)
                 continue;
-            reply.result = rpc_bytes_of(methods[m].result);
+            reply.result = rpc_bytes_of(methods[m].result != NULL ? methods[m].result : call->product);
             services.changed |= methods[m].changes && !fails;
         }
         if (services.products_are_missing && strcmp(call->method, "exists") == 0)
@@ -222,7 +259,10 @@ static bool services_answer(void)
 #define BAD_ORDER "{\"order_details\": [{\"product_id\": 7, \"quantity\": 0}, 7]}"
 #define GOOD_PRODUCT \
     "{\"id\": \"a\", \"title\": \"T\", \"passenger_capacity\": 1, \"maximum_speed\": 2, \"in_stock\": 3}"
-#define KEY       "Idempotency-Key: k\r\n"
+#define KEY   "Idempotency-Key: k\r\n"
+#define SIXTY "012345678901234567890123456789012345678901234567890123456789"
+#define LONG_KEY \
+    "Idempotency-Key: " SIXTY SIXTY SIXTY SIXTY "\r\n" /* longer than what a context has room for in itself */
 #define TRACE     "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=1\r\n"
 #define INVALID   "marshmallow.exceptions.ValidationError"
 #define SAID      "[{\"order_details\": {\"0\": {\"price\": [\"Not a valid number.\"]}}}]"
@@ -249,6 +289,8 @@ static const struct scenario {
     {"GET /orders/1", "", NULL, 404, "get_order", "orders.exceptions.NotFound", "[]"},
     {"GET /orders/1", "", NULL, 200, "get", "products.exceptions.NotFound", "[]"},
     {"POST /orders", KEY TRACE, GOOD_ORDER, 200},
+    {"POST /orders", LONG_KEY TRACE, GOOD_ORDER, 200},
+    {"POST /orders", LONG_KEY, GOOD_ORDER, 200, .products_are_missing = true},
     {"POST /orders", "", GOOD_ORDER, 200},
     {"POST /orders", "", BAD_ORDER, 400},
     {"POST /orders", "", "[]", 400},
@@ -266,6 +308,14 @@ static const struct scenario {
     {"PUT /orders", "", NULL, 405},
     {"GET /healthz", "", NULL, 200},
 };
+
+/* The pool of a context is rabbitmq-c's; see rpclib/test/simulation/torture.c for what that cannot lose. */
+static const char *const libraries[] = {"librabbitmq", NULL};
+
+static bool spared(size_t size, bool again)
+{
+    return size == sizeof(void *) || (again && size <= 8 * sizeof(void *) && size % 8 == 0);
+}
 
 static const struct scenario *scenario;
 static char expected[WIRE_SIZE]; /* the answer when no allocation fails */
@@ -286,6 +336,7 @@ static void ask(void)
         return;
     }
     peer = (struct peer){.request = guard.request, .input = input};
+    headers = scenario->headers;
     memset(&services, 0, sizeof(services));
     services.method = scenario->method;
     services.error = scenario->error;
@@ -341,7 +392,7 @@ int main(void)
     rpc_log_configure("torture", RPC_LOG_ERROR, RPC_LOG_LOGFMT);
     flights_start(
         &(struct flight_options){.client = (struct rpc_client *)&peer, .timeout_ms = 1000, .flights_max = 10});
-    torture_begin(&(struct torture_options){.when = &counted});
+    torture_begin(&(struct torture_options){.when = &counted, .libraries = libraries, .spared = spared});
     if (!orders_start("http://i/\xc3\xbc\""))
         return 1;
     for (size_t i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++) {

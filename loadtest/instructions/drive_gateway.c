@@ -1,4 +1,4 @@
-/* What the gateway does with a request apart from Kore and the services: guard it, put an order together, cut a page. */
+/* What the gateway does with a request apart from Kore and the services: guard it, check a product, put an order together, cut a page. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +7,8 @@
 #include "messages.h"
 #include "order_text.h"
 #include "page.h"
+#include "product_text.h"
+#include "rpclib/json.h"
 
 #define WARM_UP    200
 #define PAGE_LIMIT 50
@@ -45,16 +47,41 @@ static void run_guard(unsigned requests, unsigned at_once)
     repeat(guard_request, request, requests);
 }
 
+/* --- a product --- */
+
+/* Checked, and as it goes into an answer. */
+static void hand_on(void *arg)
+{
+    struct product_text product;
+
+    text_reset(&text, LIST_SIZE);
+    drive_require(product_text_open(&product, rpc_bytes_of(arg)), "a product");
+    drive_require(rpc_json_string_spells(product_text_id(&product), RPC_BYTES(MESSAGES_PRODUCT_ID)), "that product");
+    product_text_append(&text, &product);
+    drive_require(!text.failed && text.size > 0, "a product's text");
+}
+
+static void run_product(unsigned requests, unsigned at_once)
+{
+    static char product[] = MESSAGES_PRODUCT;
+
+    (void)at_once;
+    repeat(hand_on, product, requests);
+}
+
 /* --- an order with its products --- */
 
 static void put_together(void *arg)
 {
-    const struct rpc_bytes product = rpc_bytes_of(MESSAGES_PRODUCT);
+    struct rpc_bytes body = rpc_bytes_of(MESSAGES_PRODUCT);
+    struct product_text product;
     struct order_text order;
 
     text_reset(&text, LIST_SIZE);
     drive_require(order_text_open(&order, rpc_bytes_of(arg)) == ORDER_TEXT_OK, "an order");
-    order_text_print(&text, &order, &product, rpc_bytes_of("http://images.example.com/of/airships"));
+    drive_require(product_text_open(&product, body), "a product");
+    drive_require(rpc_json_strings_equal(product_text_id(&product), order.products.items[0]), "the order's product");
+    order_text_print(&text, &order, &body, rpc_bytes_of("http://images.example.com/of/airships"));
     order_text_clear(&order);
     drive_require(!text.failed && text.size > 0, "an order with its product");
 }
@@ -96,7 +123,8 @@ static void run_page(unsigned requests, unsigned at_once)
 
 int main(int argc, char *argv[])
 {
-    static const struct drive_case cases[] = {{"guard", run_guard}, {"order", run_order}, {"page", run_page}};
+    static const struct drive_case cases[] = {
+        {"guard", run_guard}, {"product", run_product}, {"order", run_order}, {"page", run_page}};
 
     return drive_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));
 }

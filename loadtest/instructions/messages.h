@@ -5,8 +5,9 @@
 #include <amqp.h>
 #include <amqp_framing.h>
 
-#define MESSAGES_PRODUCT                                                                                         \
-    "{\"id\":\"bench-000000000777\",\"title\":\"Airship 000000000777 of the fleet\",\"passenger_capacity\":101," \
+#define MESSAGES_PRODUCT_ID "bench-000000000777"
+#define MESSAGES_PRODUCT                                                                                              \
+    "{\"id\":\"" MESSAGES_PRODUCT_ID "\",\"title\":\"Airship 000000000777 of the fleet\",\"passenger_capacity\":101," \
     "\"maximum_speed\":5,\"in_stock\":1000000000000}"
 #define MESSAGES_PRODUCT_ANSWER "{\"result\":" MESSAGES_PRODUCT ",\"error\":null}"
 #define MESSAGES_GET_REQUEST    "{\"args\":[\"bench-000000000777\"],\"kwargs\":{}}"

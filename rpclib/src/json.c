@@ -594,6 +594,69 @@ static json_t *string_new(struct rpc_bytes spelled, bool escaped)
     return value;
 }
 
+/* A text, character by character: as it stands, or as a JSON string spells it. */
+struct reader {
+    const unsigned char *at, *end;
+    bool escapes; /* a backslash begins an escape */
+};
+
+/* What stands between a string's quotes. */
+static struct reader reader_of_string(struct rpc_bytes string)
+{
+    const unsigned char *quote = (const unsigned char *)string.data;
+
+    return (struct reader){.at = quote + 1, .end = quote + string.size - 1, .escapes = true};
+}
+
+/* The next character in UTF-8; returns its size, 0 at the end. */
+static size_t reader_take(struct reader *reader, char character[4])
+{
+    size_t size;
+
+    if (reader->at == reader->end)
+        return 0;
+    if (reader->escapes && *reader->at == '\\')
+        return (size_t)(utf8_put(character, unescape(&reader->at, reader->end)) - character);
+    size = rpc_utf8_sequence(reader->at, reader->end);
+    size = size > 0 ? size : 1; /* no UTF-8, which no string spells */
+    memcpy(character, reader->at, size);
+    reader->at += size;
+    return size;
+}
+
+static bool readers_equal(struct reader one, struct reader other)
+{
+    char character[4], others[4];
+    size_t size;
+
+    do {
+        size = reader_take(&one, character);
+        if (reader_take(&other, others) != size || memcmp(character, others, size) != 0)
+            return false;
+    } while (size > 0);
+    return true;
+}
+
+bool rpc_json_string_spells(struct rpc_bytes string, struct rpc_bytes text)
+{
+    struct reader reader = {.at = (const unsigned char *)text.data};
+
+    if (text.size == 0)
+        return string.size == 2;
+    if (string.size == text.size + 2 && memcmp(string.data + 1, text.data, text.size) == 0 &&
+        memchr(text.data, '\\', text.size) == NULL)
+        return true;
+    reader.end = reader.at + text.size;
+    return readers_equal(reader_of_string(string), reader);
+}
+
+bool rpc_json_strings_equal(struct rpc_bytes one, struct rpc_bytes other)
+{
+    if (one.size == other.size && memcmp(one.data, other.data, one.size) == 0)
+        return true;
+    return readers_equal(reader_of_string(one), reader_of_string(other));
+}
+
 /* jansson reads it: it knows the locale's decimal point and the limits.  *too_large tells of a number beyond these. */
 static json_t *number_read(const char *literal, size_t size, bool *too_large)
 {

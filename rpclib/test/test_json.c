@@ -383,6 +383,60 @@ static void test_members(void **state)
     members_are_refused("{\"args\":[1],\"kwargs\":}");
 }
 
+static void spells_at(const char *string, const char *text, bool expected, int line)
+{
+    struct rpc_bytes exact_string = exact(string, strlen(string)), exact_text = exact(text, strlen(text));
+
+    if (rpc_json_string_spells(exact_string, exact_text) != expected)
+        fail_msg("line %d: %s", line, string);
+    free((char *)exact_string.data);
+    free((char *)exact_text.data);
+}
+
+static void equal_at(const char *one, const char *other, bool expected, int line)
+{
+    struct rpc_bytes exact_one = exact(one, strlen(one)), exact_other = exact(other, strlen(other));
+
+    if (rpc_json_strings_equal(exact_one, exact_other) != expected ||
+        rpc_json_strings_equal(exact_other, exact_one) != expected)
+        fail_msg("line %d: %s, %s", line, one, other);
+    free((char *)exact_one.data);
+    free((char *)exact_other.data);
+}
+
+#define spells(string, text)     spells_at(string, text, true, __LINE__)
+#define spells_not(string, text) spells_at(string, text, false, __LINE__)
+#define equal(one, other)        equal_at(one, other, true, __LINE__)
+#define different(one, other)    equal_at(one, other, false, __LINE__)
+
+static void test_what_strings_spell(void **state)
+{
+    (void)state;
+    spells("\"\"", "");
+    spells("\"abc\"", "abc");
+    spells("\"a\\\"\\\\\\/\\n\\u0041\"", "a\"\\/\nA");
+    spells("\"\\u00fc\\u20AC\\ud83d\\udE80\"", "\xc3\xbc\xe2\x82\xac\xf0\x9f\x9a\x80");
+    spells("\"\xc3\xbc\xf0\x9f\x9a\x80\"", "\xc3\xbc\xf0\x9f\x9a\x80");
+    spells_not("\"\"", "a");
+    spells_not("\"a\"", "");
+    spells_not("\"a\"", "ab");
+    spells_not("\"ab\"", "a");
+    spells_not("\"a\"", "A");
+    spells_not("\"a\\n\"", "a\\n"); /* in a text a backslash is one */
+    spells("\"a\\\\n\"", "a\\n");
+    spells_not("\"\\u00fc\"", "\xfc"); /* no UTF-8 */
+    spells_not("\"\\u00fc\"", "\xc3");
+    equal("\"a\"", "\"a\"");
+    equal("\"a\\/\"", "\"a/\"");
+    equal("\"\\u00FC\"", "\"\xc3\xbc\"");
+    equal("\"\\ud83d\\ude80\"", "\"\xf0\x9f\x9a\x80\"");
+    equal("\"\\t\"", "\"\\u0009\"");
+    different("\"a\"", "\"b\"");
+    different("\"\"", "\"\\n\"");
+    different("\"\\n\"", "\"\\\\n\"");
+    different("\"\\u00fc\"", "\"\\u00fcx\"");
+}
+
 static void test_member_names_are_bytes(void **state)
 {
     static const char *const names[] = {"a\\n", ""};
@@ -566,6 +620,7 @@ int main(void)
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_numbers_too_large),
         cmocka_unit_test(test_integer_of_a_thousand_digits),
+        cmocka_unit_test(test_what_strings_spell),
         cmocka_unit_test(test_members),
         cmocka_unit_test(test_member_names_are_bytes),
         cmocka_unit_test(test_random_texts),

@@ -37,4 +37,11 @@ bool rpc_json_check(struct rpc_bytes text);
  */
 bool rpc_json_members(struct rpc_bytes text, size_t count, const char *const names[], struct rpc_bytes values[]);
 
+/*
+ * Whether a JSON string, its quotes included, spells a text; and whether two of them spell the same one: "\u00fc" is "ü".
+ * The strings must be sound.
+ */
+bool rpc_json_string_spells(struct rpc_bytes string, struct rpc_bytes text);
+bool rpc_json_strings_equal(struct rpc_bytes one, struct rpc_bytes other);
+
 #endif
