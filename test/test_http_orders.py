@@ -284,15 +284,20 @@ def test_a_bad_after(http, value):
     check_error(http.get(f"/orders?after={value}"), 400, "VALIDATION_ERROR", "after")
 
 
-@pytest.mark.parametrize("name", ["limit", "after"])
-@pytest.mark.parametrize("value", [str(2**31), str(2**63), str(2**64 + 1), "9" * 1000], ids=lambda value: value[:20])
-def test_a_number_beyond_all_orders(http, name, value):
-    """Refused, or taken for what it means; never taken for another number."""
-    response = http.get(f"/orders?{name}={value}")
-    if response.status == 200:
-        assert name == "limit" or response.json == [], str(response)
-    else:
-        check_error(response, 400, "VALIDATION_ERROR", name)
+BEYOND = [str(2**31), str(2**63 - 1), str(2**63), str(2**64 + 1), "9" * 1000]
+
+
+@pytest.mark.parametrize("value", BEYOND, ids=lambda value: value[:20])
+def test_behind_the_last_order_there_can_be_is_no_other(http, product, value):
+    http.make_order([a_line(product["id"])])
+    for query in (f"after={value}", f"after={value}&limit=3"):
+        response = http.get(f"/orders?{query}")
+        assert (response.status, response.json, next_of(response)) == (200, [], None), str(response)
+
+
+@pytest.mark.parametrize("value", BEYOND, ids=lambda value: value[:20])
+def test_a_limit_beyond_all_limits(http, value):
+    check_error(http.get(f"/orders?limit={value}"), 400, "VALIDATION_ERROR", "limit: Must be", "10000")
 
 
 LIST_MAX = 10_000

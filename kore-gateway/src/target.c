@@ -1,6 +1,6 @@
 #include "target.h"
 
-#define INTEGER_TEXT_SIZE_MAX 64u /* a longer number, percent-encoded or not, is none that we take */
+#include "guard.h"
 
 struct target target_of(struct rpc_bytes text)
 {
@@ -53,9 +53,9 @@ bool target_digits(struct rpc_bytes text, int64_t *value)
     for (size_t i = 0; i < text.size; i++) {
         int digit = text.data[i] - '0';
 
-        if (digit < 0 || digit > 9 || result > (INT64_MAX - digit) / 10)
+        if (digit < 0 || digit > 9)
             return false;
-        result = result * 10 + digit;
+        result = result > (INT64_MAX - digit) / 10 ? INT64_MAX : result * 10 + digit;
     }
     *value = result;
     return true;
@@ -63,7 +63,7 @@ bool target_digits(struct rpc_bytes text, int64_t *value)
 
 static bool integer_of(struct rpc_bytes text, int64_t *value)
 {
-    char decoded[INTEGER_TEXT_SIZE_MAX];
+    char decoded[GUARD_TARGET_SIZE_MAX]; /* a part of a target */
     size_t size;
 
     return text.size <= sizeof(decoded) && target_decode(text, decoded, &size) &&

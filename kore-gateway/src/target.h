@@ -22,12 +22,13 @@ bool target_decode(struct rpc_bytes text, char *out, size_t *size);
 enum target_parameter {
     TARGET_ABSENT,
     TARGET_INTEGER, /* `*value` holds it */
-    TARGET_INVALID, /* there twice, or no whole number in decimal digits, or more than INT64_MAX */
+    TARGET_INVALID, /* there twice, or no whole number in decimal digits */
 };
 
+/* A number of any size is one: what is more than INT64_MAX counts as INT64_MAX, which is beyond whatever we number. */
 enum target_parameter target_integer(struct rpc_bytes query, const char *name, int64_t *value);
 
-/* Digits alone, at most INT64_MAX.  False, with *value as it was, for anything else. */
+/* The same for digits that stand alone.  False, with *value as it was, for anything else. */
 bool target_digits(struct rpc_bytes text, int64_t *value);
 
 #endif

@@ -93,6 +93,13 @@ static void test_integers(void **state)
     is("limit=%31%30", 10);
     is("a=b&limit=9223372036854775807&c", INT64_MAX);
     is("&&=&limit=1&", 1);
+    is("limit=9223372036854775806", INT64_MAX - 1);
+    is("limit=9223372036854775808", INT64_MAX);
+    is("limit=9223372036854775817", INT64_MAX);
+    is("limit=18446744073709551617", INT64_MAX);
+    is("limit=99999999999999999999999999999999999999999999999999999999999999999999999999999999", INT64_MAX);
+    is("limit=%30000000000000000000000000000000000000000000000000000000000000000000000000000000000005", 5);
+    invalid("limit=99999999999999999999x");
     absent("");
     absent("limits=5");
     absent("limi=5");
@@ -109,10 +116,24 @@ static void test_integers(void **state)
     invalid("limit=1%00");
     invalid("limit=%");
     invalid("limit=%d9%a1");
-    invalid("limit=9223372036854775808");
-    invalid("limit=99999999999999999999999999999999999999999999999999999999999999999999999999999999");
     invalid("limit=1&limit=1");
     invalid("limit=1&x&limit=");
+}
+
+static void test_digits(void **state)
+{
+    int64_t value = 7777;
+
+    (void)state;
+    assert_false(target_digits(RPC_BYTES(""), &value));
+    assert_false(target_digits(RPC_BYTES("-1"), &value));
+    assert_false(target_digits(RPC_BYTES("%31"), &value));
+    assert_false(target_digits(RPC_BYTES("1 "), &value));
+    assert_int_equal(value, 7777);
+    assert_true(target_digits(RPC_BYTES("0012"), &value) && value == 12);
+    assert_true(target_digits(RPC_BYTES("9223372036854775807"), &value) && value == INT64_MAX);
+    value = 0;
+    assert_true(target_digits(RPC_BYTES("9223372036854775808"), &value) && value == INT64_MAX);
 }
 
 int main(void)
@@ -121,6 +142,7 @@ int main(void)
         cmocka_unit_test(test_decode),
         cmocka_unit_test(test_split),
         cmocka_unit_test(test_integers),
+        cmocka_unit_test(test_digits),
     };
 
     return cmocka_run_group_tests_name("target", tests, NULL, NULL);
