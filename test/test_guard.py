@@ -4,13 +4,16 @@ Raw sockets; every vector is answered with an error and the connection closed, a
 """
 import json
 import random
+import re
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from support.clock import ANSWER_S, wait_until
-from support.http import RawConnection, check_error, check_headers, path_of, raw_request
+from support.http import Http, RawConnection, check_error, check_headers, path_of, raw_request
+from support.ports import free_port
 from support.shop import a_line, a_product, unique
 
 HEADER_FLOOD = "\r\n".join(f"X-Header-{number}: {number}" for number in range(500))
@@ -96,36 +99,33 @@ VECTORS = {
     "five-hundred-headers": f"GET /products/x HTTP/1.1\r\nHost: x\r\n{HEADER_FLOOD}\r\n\r\n".encode(),
 }
 
-# Not among the traps by name, and no request either: some error, then the end.
+# Not among the traps by name, and no request either: this error, then the end.
 GARBAGE = {
-    "nothing-http": b"hello\r\n\r\n",
-    "http-0.9": b"GET /products/x\r\n\r\n",
-    "http-2-preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "http-3.0": b"GET /products/x HTTP/3.0\r\nHost: x\r\n\r\n",
-    "http-1.10": b"GET /products/x HTTP/1.10\r\nHost: x\r\n\r\n",
-    "http-lower": b"GET /products/x http/1.1\r\nHost: x\r\n\r\n",
-    "two-spaces": b"GET  /products/x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "tab-for-space": b"GET\t/products/x\tHTTP/1.1\r\nHost: x\r\n\r\n",
-    "space-in-path": b"GET /products/a b HTTP/1.1\r\nHost: x\r\n\r\n",
-    "no-path": b"GET HTTP/1.1\r\nHost: x\r\n\r\n",
-    "relative-path": b"GET products/x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "star-path": b"GET * HTTP/1.1\r\nHost: x\r\n\r\n",
-    "absolute-form": b"GET http://evil.example.com/products/x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "connect": b"CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "trace": b"TRACE /products/x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "lower-method": b"get /products/x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "unknown-method": b"BREW /products/x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "long-method": b"G" * 3000 + b" /products/x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "method-of-symbols": b"\xff\xfe /products/x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "raw-utf-8-path": "GET /products/ü HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
-    "control-in-path": b"GET /products/\x01\x7f HTTP/1.1\r\nHost: x\r\n\r\n",
-    "tls-hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(64)) + b"\r\n\r\n",
-    "path-of-64-kB": b"GET /products/" + b"x" * 65_536 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "header-of-64-kB": b"GET /products/x HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 65_536 + b"\r\n\r\n",
-    "endless-header": b"GET /products/x HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1_000_000,
-    "length-2^64": b"POST /products HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551618\r\n\r\n{}",
-    "length-10^400": b"POST /products HTTP/1.1\r\nHost: x\r\nContent-Length: 1" + b"0" * 400 + b"\r\n\r\n{}",
-    "post-without-length": b"POST /products HTTP/1.1\r\nHost: x\r\n\r\n{}HIDDEN",
+    "nothing-http": (400, b"hello\r\n\r\n"),
+    "http-0.9": (400, b"GET /products/x\r\n\r\n"),
+    "http-2-preface": (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "http-3.0": (505, b"GET /products/x HTTP/3.0\r\nHost: x\r\n\r\n"),
+    "http-1.10": (400, b"GET /products/x HTTP/1.10\r\nHost: x\r\n\r\n"),
+    "http-lower": (400, b"GET /products/x http/1.1\r\nHost: x\r\n\r\n"),
+    "two-spaces": (400, b"GET  /products/x HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "tab-for-space": (400, b"GET\t/products/x\tHTTP/1.1\r\nHost: x\r\n\r\n"),
+    "space-in-path": (400, b"GET /products/a b HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "no-path": (400, b"GET HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "relative-path": (400, b"GET products/x HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "star-path": (400, b"GET * HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "absolute-form": (400, b"GET http://evil.example.com/products/x HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "connect": (400, b"CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "long-method": (400, b"G" * 3000 + b" /products/x HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "method-of-symbols": (400, b"\xff\xfe /products/x HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "raw-utf-8-path": (400, "GET /products/ü HTTP/1.1\r\nHost: x\r\n\r\n".encode()),
+    "control-in-path": (400, b"GET /products/\x01\x7f HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "tls-hello": (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(64)) + b"\r\n\r\n"),
+    "path-of-64-kB": (414, b"GET /products/" + b"x" * 65_536 + b" HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "header-of-64-kB": (431, b"GET /products/x HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 65_536 + b"\r\n\r\n"),
+    "endless-header": (431, b"GET /products/x HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1_000_000),
+    "length-2^64": (413, b"POST /products HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551618\r\n\r\n{}"),
+    "length-10^400": (413, b"POST /products HTTP/1.1\r\nHost: x\r\nContent-Length: 1" + b"0" * 400 + b"\r\n\r\n{}"),
+    "post-without-length": (411, b"POST /products HTTP/1.1\r\nHost: x\r\n\r\n{}HIDDEN"),
 }
 
 
@@ -146,15 +146,23 @@ def test_a_vector_is_400_and_the_end(shop, http, smuggled, name):
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_is_an_error_and_the_end(shop, http, smuggled, name):
+    status, garbage = GARBAGE[name]
     with RawConnection(shop.port) as raw:
-        raw.send_tolerant(with_hidden(GARBAGE[name], smuggled))
+        raw.send_tolerant(with_hidden(garbage, smuggled))
         response = raw.response()
-        if response is not None:
-            assert 400 <= response.status < 600 and response.status not in (500, 503, 504), str(response)
-            check_headers(response)
-            if response.status not in (404, 405):  # a request after all, only of nothing we know
-                assert raw.hung_up(), f"not closed, or more was sent: {raw.left_over[:300]!r}"
+        assert response is not None, "closed without a word"
+        check_error(response, status, None)
+        assert raw.hung_up(), f"not closed, or more was sent: {raw.left_over[:300]!r}"
     assert http.get_product(smuggled["id"]) == smuggled
+
+
+@pytest.mark.parametrize("method", ["TRACE", "BREW", "get", "OPTIONS"])
+def test_a_method_that_nobody_knows_is_a_request_all_the_same(shop, products, method):
+    """It is refused, and what comes behind it is read: where it ends is no question."""
+    with RawConnection(shop.port) as raw:
+        raw.send(raw_request(method, "/products/x") + get(products[0]))
+        check_error(raw.response(), 405, None)
+        assert raw.response().json["id"] == products[0]["id"]
 
 
 @pytest.mark.parametrize("name", ["two-lengths-differ", "bare-lf", "chunked", "get-with-length", "two-hosts"])
@@ -192,6 +200,111 @@ def test_a_header_never_vanishes(shop, http, products, count):
     else:
         check_error(answers[0], answers[0].status, None)
         assert answers[0].status in (400, 431) and count > 10, str(answers[0])
+
+
+class NarrowConnection:
+    """A client that takes in so little unread that the gateway's answers stay with the gateway after some hundred of them."""
+
+    def __init__(self, port):
+        self.socket = socket.socket()
+        self.socket.settimeout(ANSWER_S)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        self.socket.connect(("127.0.0.1", port))
+
+    def send(self, data):
+        """As much of it as leaves at once."""
+        try:
+            return self.socket.send(data)
+        except ConnectionError:
+            return 0
+
+    def everything(self):
+        """All that the gateway sends until it hangs up; None when it had closed before our last byte came, which resets."""
+        parts = []
+        try:
+            while parts[-1:] != [b""]:
+                parts.append(self.socket.recv(65_536))
+        except ConnectionResetError:
+            return None
+        return b"".join(parts)
+
+    def close(self):
+        self.socket.close()
+
+
+NOTHING = raw_request("GET", "/nothing")
+BAD = b"GET /nothing HTTP/1.1\n\n"
+ANSWERS_MAX = 1_000  # more than fit between the gateway and a narrow connection
+CONNECTIONS = 20  # at the place where the first answer stays with the gateway
+CONNECTIONS_MAX = 200
+LOOKS = 5  # that show no change: nothing is left to be done
+LOOKS_MAX = 5_000
+
+
+def answered(monitor):
+    """status -> how many requests to no route were answered with it; one whose answer has not left yet counts."""
+    text = monitor.get("/metrics", check=False).body.decode()
+    pattern = r'^gateway_requests_total\{route="none",status="(\d+)"\} (\d+)$'
+    return {int(status): int(count) for status, count in re.findall(pattern, text, re.M)}
+
+
+def answered_at_rest(monitor):
+    """Each look is a turn of the gateway's loop or more, in which every client's requests go on if they can."""
+    looks = [answered(monitor)]
+    while looks[-LOOKS:] != looks[-1:] * LOOKS:
+        looks.append(answered(monitor))
+        assert len(looks) < LOOKS_MAX, looks[-LOOKS:]
+    return looks[-1]
+
+
+def refused_at_the_edge(shop, monitor):
+    """
+    Clients that read nothing, each with some good requests and then a bad one.  With few good ones it is refused; with many it is
+    not read yet, for an answer before it has not left; just between, the refusal itself waits to leave.  Where that is shows the
+    connection before: one good request more if that one was refused, one less if not.
+
+    (good requests, refused, connection) of each.
+    """
+    before = answered_at_rest(monitor).get(404, 0)
+    probe = NarrowConnection(shop.port)
+    probe.send(NOTHING * ANSWERS_MAX)
+    good = answered_at_rest(monitor)[404] - before
+    probe.close()
+    assert good < ANSWERS_MAX
+    connections = []
+    while len(connections) < CONNECTIONS or len({refused for _, refused, _ in connections[-CONNECTIONS:]}) < 2:
+        assert len(connections) < CONNECTIONS_MAX, [(good, refused) for good, refused, _ in connections]
+        before = answered_at_rest(monitor).get(400, 0)
+        connection = NarrowConnection(shop.port)
+        assert connection.send(NOTHING * good + BAD) == good * len(NOTHING) + len(BAD)
+        refused = answered_at_rest(monitor).get(400, 0) > before
+        connections.append((good, refused, connection))
+        good += 1 if refused else -1
+    return connections
+
+
+def test_a_refusal_is_given_once(make_shop):
+    """A bad request is refused once, also while the refusal cannot leave and the client goes on sending."""
+    shop = make_shop()
+    gateway = shop.add("gateway", METRICS_PORT=str(free_port())).start().wait_ready()
+    monitor = Http(int(gateway.environment["METRICS_PORT"]))
+    connections = refused_at_the_edge(shop, monitor)
+    for _, _, connection in connections:
+        connection.send(b"x")
+    answered_at_rest(monitor)
+    waited = 0
+    for good, refused, connection in connections:
+        text = connection.everything()
+        connection.close()
+        if text is None:
+            continue  # its refusal had left, and the gateway had closed, before the x came
+        waited += refused
+        found = re.findall(rb"HTTP/1\.1 (\d+) ", text)
+        assert found == [b"404"] * good + [b"400"], f"{good} good requests: {found[:3]} ... {found[-3:]}"
+    assert waited > 0, [(good, refused) for good, refused, _ in connections]
+    assert answered_at_rest(monitor)[400] == len(connections), "each was refused once"
+    shop.assert_running()
 
 
 # ---- what is honest, however it arrives -------------------------------------------------------------------------
