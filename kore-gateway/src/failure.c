@@ -5,7 +5,6 @@
 #include <stdio.h>
 
 #include "complaint.h"
-#include "flight.h"
 #include "metrics.h"
 
 #define MESSAGE_SIZE 160 /* bytes of a message of our own, which holds a service's name at most */
@@ -193,4 +192,23 @@ void failure_answer(struct flight *flight, enum failure_of of, const char *servi
         answer_unexpected(flight, service);
         break;
     }
+}
+
+bool failure_or_call(struct flight *flight, const struct flight_request *request, enum failure_of of,
+                     flight_reply_fn *done)
+{
+    enum rpc_status status = flight_call(flight, request, done);
+
+    if (status != RPC_OK)
+        failure_answer(flight, of, request->service, status, NULL);
+    return status == RPC_OK;
+}
+
+bool failure_or_call_alone(struct flight *flight, const struct flight_request *request, enum failure_of of,
+                           flight_reply_fn *done)
+{
+    if (flight_prepare(flight, 1))
+        return failure_or_call(flight, request, of, done);
+    failure_answer(flight, of, request->service, RPC_NO_MEMORY, NULL);
+    return false;
 }

@@ -8,9 +8,8 @@
 #define KORE_GATEWAY_FAILURE_H
 
 #include <jansson.h>
-#include <rpclib/client.h>
 
-struct flight;
+#include "flight.h"
 
 /* What the call was to do. */
 enum failure_of {
@@ -18,6 +17,15 @@ enum failure_of {
     FAILURE_OF_PREPARE, /* to tell something before anything is done: 503 where a read alone would be 504 */
     FAILURE_OF_CHANGE,  /* to do something: 504 OUTCOME_UNKNOWN */
 };
+
+/*
+ * Start one of the calls that flight_prepare() got ready for; or all of that for a call that is alone.  False when it could not
+ * be started: then the flight was answered.
+ */
+bool failure_or_call(struct flight *flight, const struct flight_request *request, enum failure_of of,
+                     flight_reply_fn *done);
+bool failure_or_call_alone(struct flight *flight, const struct flight_request *request, enum failure_of of,
+                           flight_reply_fn *done);
 
 /* Answer the flight for a call to `service` that ended with `status` and, with RPC_REMOTE_ERROR, `reply`. */
 void failure_answer(struct flight *flight, enum failure_of of, const char *service, enum rpc_status status,

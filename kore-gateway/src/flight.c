@@ -8,22 +8,21 @@
 #include <rpclib/log.h>
 #include <stdlib.h>
 
-#include "limit.h"
+#include "backend.h"
 #include "metrics.h"
 #include "peer.h"
 #include "route.h"
 #include "target.h"
 #include "trace.h"
 
-#define WAIT_SHARE        2     /* of its time, so much of a request may be waiting for a service that is slow: 1/2 */
-#define REFUSALS_QUIET_MS 10000 /* without refusals, and the next one is told of again */
+#define WAIT_SHARE 2 /* of its time, so much of a request may be waiting for a service that is slow: 1/2 */
 
 struct call {
     struct flight *flight;
     flight_reply_fn *done;
     size_t slot;
     rpc_call_id id; /* 0: not under way */
-    struct limit *limit;
+    struct backend *backend;
     uint64_t began_ms;
 };
 
@@ -52,57 +51,10 @@ struct flight {
 static struct flight_options options;
 static unsigned count;
 
-/* What is called, by its name, and how much of it may wait. */
-static struct {
-    const char *name;
-    struct limit limit;
-    uint64_t refused_ms; /* the last time that a call was */
-} services[] = {{.name = "orders"}, {.name = "products"}};
-
 void flights_start(const struct flight_options *given)
 {
     options = *given;
-    for (size_t i = 0; i < sizeof(services) / sizeof(services[0]); i++)
-        limit_init(&services[i].limit, (uint32_t)options.timeout_ms / WAIT_SHARE, kore_time_ms());
-}
-
-static size_t service_index(const char *name)
-{
-    size_t i = 0;
-
-    while (strcmp(services[i].name, name) != 0) {
-        i++;
-        assert(i < sizeof(services) / sizeof(services[0]));
-    }
-    return i;
-}
-
-/* Whether this refusal begins a time of refusals, of which one line tells, however many they are. */
-static bool refusals_begin(uint64_t *refused_ms, uint64_t now_ms)
-{
-    bool begin = *refused_ms == 0 || now_ms - *refused_ms > REFUSALS_QUIET_MS;
-
-    *refused_ms = now_ms;
-    return begin;
-}
-
-static void refusal_log(size_t service, uint64_t now_ms)
-{
-    if (refusals_begin(&services[service].refused_ms, now_ms))
-        rpc_log(RPC_LOG_WARNING, "a service is slow and has enough to do; refusing calls",
-                RPC_LOG_TEXT("service", services[service].name),
-                RPC_LOG_INT("under_way", services[service].limit.under_way));
-}
-
-bool flight_has_room(const char *name)
-{
-    uint64_t now_ms = kore_time_ms();
-    size_t service = service_index(name);
-
-    if (limit_has_room(&services[service].limit, now_ms))
-        return true;
-    refusal_log(service, now_ms);
-    return false;
+    backends_start((uint32_t)options.timeout_ms / WAIT_SHARE, kore_time_ms());
 }
 
 unsigned flights_count(void)
@@ -158,6 +110,11 @@ struct rpc_bytes flight_key(const struct flight *flight)
 
 /* --- calls --- */
 
+bool flight_has_room(const char *service)
+{
+    return backend_has_room(backend_of(service), kore_time_ms());
+}
+
 /* A trace that the client is part of goes on in the services.  False when out of memory. */
 static bool context_take_trace(struct rpc_context *context, const struct flight *flight)
 {
@@ -195,7 +152,7 @@ bool flight_context_set(struct flight *flight, const char *key, struct rpc_bytes
 static void call_leave(struct call *call, enum limit_end end)
 {
     call->id = 0;
-    limit_leave(call->limit, end, kore_time_ms(), call->began_ms);
+    backend_leave(call->backend, end, kore_time_ms(), call->began_ms);
 }
 
 static void calls_end(struct flight *flight)
@@ -224,12 +181,8 @@ bool flight_prepare(struct flight *flight, size_t calls)
     calls_end(flight);
     calls_free(flight);
     flight->calls = calls <= 1 ? &flight->only_call : calloc(calls, sizeof(*flight->calls));
-    if (flight->calls == NULL) {
-        flight_error(flight, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Out of memory."));
-        return false;
-    }
-    flight->calls_count = calls;
-    return true;
+    flight->calls_count = flight->calls != NULL ? calls : 0;
+    return flight->calls != NULL;
 }
 
 static void on_reply(enum rpc_status status, const struct rpc_reply *reply, void *arg)
@@ -264,7 +217,6 @@ static void on_reply(enum rpc_status status, const struct rpc_reply *reply, void
 enum rpc_status flight_call(struct flight *flight, const struct flight_request *request, flight_reply_fn *done)
 {
     uint64_t now_ms = kore_time_ms();
-    size_t service = service_index(request->service);
     enum rpc_status status;
     struct call *call;
 
@@ -273,31 +225,26 @@ enum rpc_status flight_call(struct flight *flight, const struct flight_request *
         return RPC_OFFLINE;
     if (now_ms >= flight->deadline_ms)
         return RPC_TIMEOUT;
-    if (!context_make(flight))
+    if (request->kwargs->failed || !context_make(flight))
         return RPC_NO_MEMORY;
     call = &flight->calls[flight->calls_used++];
-    *call = (struct call){
-        .flight = flight, .done = done, .slot = request->slot, .limit = &services[service].limit, .began_ms = now_ms};
-    if (!limit_enter(call->limit, now_ms)) {
-        refusal_log(service, now_ms);
+    *call = (struct call){.flight = flight,
+                          .done = done,
+                          .slot = request->slot,
+                          .backend = backend_of(request->service),
+                          .began_ms = now_ms};
+    if (!backend_enter(call->backend, now_ms))
         return RPC_BUSY;
-    }
     status = rpc_call(options.client,
                       &(struct rpc_request){.service = request->service,
                                             .method = request->method,
-                                            .kwargs = request->kwargs,
+                                            .kwargs = text_bytes(request->kwargs),
                                             .timeout_ms = (int)(flight->deadline_ms - now_ms),
                                             .context = flight->context},
                       on_reply, call, &call->id);
     if (status != RPC_OK)
         call_leave(call, LIMIT_CANCELLED);
     return status;
-}
-
-enum rpc_status flight_call_alone(struct flight *flight, const struct flight_request *request, flight_reply_fn *done)
-{
-    /* One call needs no memory, so this cannot fail. */
-    return flight_prepare(flight, 1) ? flight_call(flight, request, done) : RPC_NO_MEMORY;
 }
 
 /* --- the resource's own state --- */
@@ -374,7 +321,7 @@ static enum rpc_log_level flight_level(const struct flight *flight, uint64_t now
 
     if (flight->answer.status < 500)
         return RPC_LOG_DEBUG;
-    if (!flight->answer.retry_after || refusals_begin(&refused_ms, now_ms))
+    if (!flight->answer.retry_after || backend_refusals_begin(&refused_ms, now_ms))
         return RPC_LOG_WARNING;
     return RPC_LOG_DEBUG;
 }

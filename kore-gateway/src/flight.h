@@ -47,22 +47,20 @@ struct rpc_bytes flight_key(const struct flight *flight);
 struct flight_request {
     const char *service;
     const char *method;
-    struct rpc_bytes kwargs; /* a JSON object; {NULL, 0}: {} */
-    size_t slot;             /* told to `done` */
+    const struct text *kwargs; /* a JSON object; when it failed, so does the call: out of memory */
+    size_t slot;               /* told to `done` */
 };
 
 /* One answer.  `reply` as with rpc_reply_fn; never runs after the flight was answered or abandoned. */
 typedef void flight_reply_fn(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply);
 
-/*
- * Get ready for `calls` calls at once; those before, should any be open yet, are ended.  Answers the flight and returns
- * false when out of memory.
- */
+/* Get ready for `calls` calls at once; those before, should any be open yet, are ended.  False when out of memory. */
 bool flight_prepare(struct flight *flight, size_t calls);
-/* Start one of them.  RPC_OK, or what rpc_call() says; RPC_TIMEOUT when the flight's time is over. */
+/*
+ * Start one of them.  RPC_OK, or what rpc_call() says; RPC_TIMEOUT when the flight's time is over, RPC_BUSY when the service
+ * is slow and enough calls wait for it.  failure_or_call() also answers then.
+ */
 enum rpc_status flight_call(struct flight *flight, const struct flight_request *request, flight_reply_fn *done);
-/* Both at once, for a single call. */
-enum rpc_status flight_call_alone(struct flight *flight, const struct flight_request *request, flight_reply_fn *done);
 
 /*
  * Whether a call of this service would be let in now.  What calls two services in turn asks this for the second one before it

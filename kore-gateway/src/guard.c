@@ -55,6 +55,18 @@ static bool is(struct rpc_bytes bytes, const char *name)
     return bytes.size == strlen(name) && strncasecmp(bytes.data, name, bytes.size) == 0;
 }
 
+/* Without the spaces and tabs around it: OWS of RFC 9110, 5.6.3. */
+static struct rpc_bytes trimmed(struct rpc_bytes bytes)
+{
+    while (bytes.size > 0 && (bytes.data[0] == ' ' || bytes.data[0] == '\t')) {
+        bytes.data++;
+        bytes.size--;
+    }
+    while (bytes.size > 0 && (bytes.data[bytes.size - 1] == ' ' || bytes.data[bytes.size - 1] == '\t'))
+        bytes.size--;
+    return bytes;
+}
+
 /* Returns false, and remembers why, so that refusing reads as `return refuse(...)`. */
 static bool refuse(struct guard *guard, const struct guard_refusal *refusal)
 {
@@ -132,13 +144,8 @@ static void take_connection(struct guard *guard, struct rpc_bytes value)
     while (at < end) {
         const char *comma = memchr(at, ',', (size_t)(end - at));
         const char *stop = comma == NULL ? end : comma;
-        struct rpc_bytes word;
+        struct rpc_bytes word = trimmed((struct rpc_bytes){at, (size_t)(stop - at)});
 
-        while (at < stop && (*at == ' ' || *at == '\t'))
-            at++;
-        word = (struct rpc_bytes){at, (size_t)(stop - at)};
-        while (word.size > 0 && (word.data[word.size - 1] == ' ' || word.data[word.size - 1] == '\t'))
-            word.size--;
         if (is(word, "close"))
             guard->close = true;
         if (is(word, "keep-alive"))
@@ -209,12 +216,7 @@ static bool take_header_line(struct guard *guard, const char *input, struct guar
     value = (struct rpc_bytes){colon + 1, line.size - name.size - 1};
     if (name.size == 0 || !all(token, name.data, name.size) || !all(text, value.data, value.size))
         return refuse(guard, &bad_header);
-    while (value.size > 0 && (value.data[0] == ' ' || value.data[0] == '\t')) {
-        value.data++;
-        value.size--;
-    }
-    while (value.size > 0 && (value.data[value.size - 1] == ' ' || value.data[value.size - 1] == '\t'))
-        value.size--;
+    value = trimmed(value);
     return take_header(guard, name, value, (struct guard_span){(uint32_t)(value.data - input), (uint32_t)value.size});
 }
 

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "failure.h"
-#include "flight.h"
 #include "order.h"
 #include "order_text.h"
 #include "page.h"
@@ -34,17 +33,6 @@ static struct rpc_bytes image_root_part(void)
     return (struct rpc_bytes){image_root.data + 1, image_root.size - 2}; /* without the quotes */
 }
 
-/* Start one of a flight's calls, or answer for it.  False when the flight was answered. */
-static bool call_or_answer(struct flight *flight, const struct flight_request *request, enum failure_of of,
-                           flight_reply_fn *done)
-{
-    enum rpc_status status = flight_call(flight, request, done);
-
-    if (status != RPC_OK)
-        failure_answer(flight, of, request->service, status, NULL);
-    return status == RPC_OK;
-}
-
 /* A service that the request needs later may have enough to do by now.  False when the flight was answered. */
 static bool has_room_or_answer(struct flight *flight, const char *service, enum failure_of of)
 {
@@ -57,31 +45,26 @@ static bool has_room_or_answer(struct flight *flight, const char *service, enum 
 
 /*
  * Ask `products.<method>` about each of the products, all at once; `ids` are JSON strings.  The slots are their indices.
- * False when the flight was answered.
+ * Where one cannot be asked the flight is answered, and the others are not asked.
  */
-static bool ask_products(struct flight *flight, const char *method, const struct rpc_bytes ids[], size_t count,
+static void ask_products(struct flight *flight, const char *method, const struct rpc_bytes ids[], size_t count,
                          enum failure_of of, flight_reply_fn *done)
 {
     struct text kwargs = {0};
     bool asked = flight_prepare(flight, count);
 
+    if (!asked)
+        failure_answer(flight, of, PRODUCTS, RPC_NO_MEMORY, NULL);
     for (size_t i = 0; asked && i < count; i++) {
         kwargs.size = 0;
         text_append(&kwargs, RPC_BYTES("{\"product_id\": "));
         text_append(&kwargs, ids[i]);
         text_append(&kwargs, RPC_BYTES("}"));
-        if (kwargs.failed) {
-            failure_answer(flight, of, PRODUCTS, RPC_NO_MEMORY, NULL);
-            asked = false;
-        } else {
-            asked = call_or_answer(flight,
-                                   &(struct flight_request){
-                                       .service = PRODUCTS, .method = method, .kwargs = text_bytes(&kwargs), .slot = i},
-                                   of, done);
-        }
+        asked = failure_or_call(
+            flight, &(struct flight_request){.service = PRODUCTS, .method = method, .kwargs = &kwargs, .slot = i}, of,
+            done);
     }
     text_clear(&kwargs);
-    return asked;
 }
 
 /* ---- GET /orders/{id}: get_order -> get each product -> answer ---------------------------------------------------- */
@@ -211,7 +194,7 @@ static void read_products(struct flight *flight)
     else if (count == 0)
         read_answer(flight);
     else
-        (void)ask_products(flight, "get", reading->order.products.items, count, FAILURE_OF_READ, read_on_product);
+        ask_products(flight, "get", reading->order.products.items, count, FAILURE_OF_READ, read_on_product);
 }
 
 static void read_on_order(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
@@ -277,12 +260,9 @@ void orders_get(struct flight *flight)
     text_append(&kwargs, RPC_BYTES("{\"order_id\": "));
     text_append_integer(&kwargs, id);
     text_append(&kwargs, RPC_BYTES("}"));
-    if (kwargs.failed)
-        failure_answer(flight, FAILURE_OF_READ, ORDERS, RPC_NO_MEMORY, NULL);
-    else if (flight_prepare(flight, 1))
-        (void)call_or_answer(
-            flight, &(struct flight_request){.service = ORDERS, .method = "get_order", .kwargs = text_bytes(&kwargs)},
-            FAILURE_OF_READ, read_on_order);
+    (void)failure_or_call_alone(flight,
+                                &(struct flight_request){.service = ORDERS, .method = "get_order", .kwargs = &kwargs},
+                                FAILURE_OF_READ, read_on_order);
     text_clear(&kwargs);
 }
 
@@ -347,12 +327,8 @@ static void call_with_lines(struct flight *flight, const char *method, enum fail
     struct text kwargs = {0};
 
     order_print_kwargs(&kwargs, &creating->order);
-    if (kwargs.failed)
-        failure_answer(flight, of, ORDERS, RPC_NO_MEMORY, NULL);
-    else if (flight_prepare(flight, 1))
-        (void)call_or_answer(
-            flight, &(struct flight_request){.service = ORDERS, .method = method, .kwargs = text_bytes(&kwargs)}, of,
-            done);
+    (void)failure_or_call_alone(
+        flight, &(struct flight_request){.service = ORDERS, .method = method, .kwargs = &kwargs}, of, done);
     text_clear(&kwargs);
 }
 
@@ -498,7 +474,7 @@ static void create_ask_products(struct flight *flight)
     if (create_find_products(creating))
         quoted = calloc(creating->products.count, sizeof(*quoted));
     if (quoted != NULL && quote_all(quoted, &room, creating->products.items, creating->products.count))
-        (void)ask_products(flight, "exists", quoted, creating->products.count, FAILURE_OF_PREPARE, create_on_existence);
+        ask_products(flight, "exists", quoted, creating->products.count, FAILURE_OF_PREPARE, create_on_existence);
     else
         failure_answer(flight, FAILURE_OF_PREPARE, PRODUCTS, RPC_NO_MEMORY, NULL);
     free(quoted);
@@ -592,13 +568,27 @@ static void list_answer(struct flight *flight, bool more)
     flight_done(flight);
 }
 
-static void list_call(struct flight *flight, const char *kwargs, flight_reply_fn *done)
+struct list_request {
+    bool all; /* without parameters: a Python service knows none */
+    int64_t after, limit;
+};
+
+static void list_call(struct flight *flight, struct list_request request, flight_reply_fn *done)
 {
-    if (flight_prepare(flight, 1))
-        (void)call_or_answer(
-            flight,
-            &(struct flight_request){.service = ORDERS, .method = "list_orders", .kwargs = rpc_bytes_of(kwargs)},
-            FAILURE_OF_READ, done);
+    struct text kwargs = {0};
+
+    text_append(&kwargs, RPC_BYTES("{"));
+    if (!request.all) {
+        text_append(&kwargs, RPC_BYTES("\"after\": "));
+        text_append_integer(&kwargs, request.after);
+        text_append(&kwargs, RPC_BYTES(", \"limit\": "));
+        text_append_integer(&kwargs, request.limit);
+    }
+    text_append(&kwargs, RPC_BYTES("}"));
+    (void)failure_or_call_alone(flight,
+                                &(struct flight_request){.service = ORDERS, .method = "list_orders", .kwargs = &kwargs},
+                                FAILURE_OF_READ, done);
+    text_clear(&kwargs);
 }
 
 static void list_on_rest(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
@@ -621,10 +611,8 @@ static void list_on_rest(struct flight *flight, size_t slot, enum rpc_status sta
 static void list_ask_for_rest(struct flight *flight)
 {
     const struct listing *listing = flight_work(flight);
-    char kwargs[80];
 
-    snprintf(kwargs, sizeof(kwargs), "{\"after\": %lld, \"limit\": 1}", (long long)listing->last_id);
-    list_call(flight, kwargs, list_on_rest);
+    list_call(flight, (struct list_request){.after = listing->last_id, .limit = 1}, list_on_rest);
 }
 
 static void list_take(struct flight *flight, struct rpc_bytes list)
@@ -658,7 +646,7 @@ static void list_on_orders(struct flight *flight, size_t slot, enum rpc_status s
     (void)slot;
     if (listing->paged && !listing->whole && failure_is_nameko(status, reply, "IncorrectSignature")) {
         listing->whole = true;
-        list_call(flight, "{}", list_on_orders);
+        list_call(flight, (struct list_request){.all = true}, list_on_orders);
     } else if (status != RPC_OK) {
         failure_answer(flight, FAILURE_OF_READ, ORDERS, status, reply);
     } else {
@@ -695,12 +683,9 @@ _Static_assert(ORDERS_LIST_MAX == 10000, "the message says so");
 /* One order more than the page has tells whether another page follows. */
 static void list_ask(struct flight *flight, struct listing *listing)
 {
-    char kwargs[80];
-
     listing->asked = listing->limit < ORDERS_LIST_MAX ? listing->limit + 1 : ORDERS_LIST_MAX;
-    snprintf(kwargs, sizeof(kwargs), "{\"after\": %lld, \"limit\": %lld}", (long long)listing->after,
-             (long long)listing->asked);
-    list_call(flight, listing->paged ? kwargs : "{}", list_on_orders);
+    list_call(flight, (struct list_request){.all = !listing->paged, .after = listing->after, .limit = listing->asked},
+              list_on_orders);
 }
 
 void orders_list(struct flight *flight)

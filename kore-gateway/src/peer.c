@@ -343,23 +343,34 @@ static void peer_hand_over(struct peer *peer, size_t *bytes)
     kick();
 }
 
-/* Kore's read hook: what it sees of the connection. */
-static int peer_read(struct connection *c, size_t *bytes)
+/* What has come of the request, as far as there is room for it.  An error when the client has gone. */
+static int peer_receive(struct peer *peer)
+{
+    size_t room = peer->capacity - peer->size;
+    ssize_t got = recv(peer->connection->fd, peer->input + peer->size, room, 0);
+
+    if (got == -1 && errno == EINTR)
+        return KORE_RESULT_OK;
+    if (got == 0 || (got == -1 && errno != EAGAIN))
+        return KORE_RESULT_ERROR;
+    /* The socket is edge-triggered: less than asked for means that more will raise a new event. */
+    peer->drained = got == -1 || (size_t)got < room;
+    peer->size += got == -1 ? 0 : (size_t)got;
+    return KORE_RESULT_OK;
+}
+
+static int peer_stop_reading(struct peer *peer)
+{
+    peer->connection->evt.flags &= ~KORE_EVENT_READ;
+    return KORE_RESULT_OK;
+}
+
+/* Read until a request is whole, or refused, or nothing is left to read. */
+static int peer_read_request(struct peer *peer, size_t *bytes)
 {
     static const struct guard_refusal too_many = {503, "SERVICE_UNAVAILABLE", "Too many requests are being read."};
-    struct peer *peer = c->hdlr_extra;
 
-    *bytes = 0;
-    peer->drained = false;
-    if (peer->state == PEER_CLOSING)
-        return peer_discard(peer);
-    if (peer->state == PEER_SENDING) { /* a refusal that has not left yet: it would be given again for each packet */
-        c->evt.flags &= ~KORE_EVENT_READ;
-        return KORE_RESULT_OK;
-    }
     for (;;) {
-        ssize_t got;
-
         switch (peer_check(peer)) {
         case PROGRESS_WHOLE:
             peer_hand_over(peer, bytes);
@@ -369,23 +380,29 @@ static int peer_read(struct connection *c, size_t *bytes)
         case PROGRESS_MORE:
             break;
         }
-        if (peer->drained || c->state == CONN_STATE_DISCONNECTING) {
-            c->evt.flags &= ~KORE_EVENT_READ;
-            return KORE_RESULT_OK;
-        }
+        if (peer->drained || peer->connection->state == CONN_STATE_DISCONNECTING)
+            return peer_stop_reading(peer);
         if (!input_grow(peer)) {
             peer_refuse(peer, &too_many);
             return KORE_RESULT_OK;
         }
-        got = recv(c->fd, peer->input + peer->size, peer->capacity - peer->size, 0);
-        if (got == -1 && errno == EINTR)
-            continue;
-        if (got == 0 || (got == -1 && errno != EAGAIN))
+        if (!peer_receive(peer))
             return KORE_RESULT_ERROR;
-        /* The socket is edge-triggered: less than asked for means that more will raise a new event. */
-        peer->drained = got == -1 || (size_t)got < peer->capacity - peer->size;
-        peer->size += got == -1 ? 0 : (size_t)got;
     }
+}
+
+/* Kore's read hook: what it sees of the connection. */
+static int peer_read(struct connection *c, size_t *bytes)
+{
+    struct peer *peer = c->hdlr_extra;
+
+    *bytes = 0;
+    peer->drained = false;
+    if (peer->state == PEER_CLOSING)
+        return peer_discard(peer);
+    if (peer->state == PEER_SENDING) /* a refusal that has not left yet: it would be given again for each packet */
+        return peer_stop_reading(peer);
+    return peer_read_request(peer, bytes);
 }
 
 /* --- Kore's other hooks --- */

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "failure.h"
-#include "flight.h"
 #include "product.h"
 #include "product_text.h"
 #include "target.h"
@@ -38,29 +37,18 @@ static void answer_malformed(struct flight *flight)
     flight_error(flight, 400, "BAD_REQUEST", RPC_BYTES("The id must be UTF-8 without NUL, percent-encoded."));
 }
 
-/* {"product_id": ...} */
-static void id_print(struct text *kwargs, struct rpc_bytes id)
-{
-    text_append(kwargs, RPC_BYTES("{\"product_id\": "));
-    text_append_json_string(kwargs, id);
-    text_append(kwargs, RPC_BYTES("}"));
-}
-
 /* Call `method` with the product's id alone. */
 static void call_with_id(struct flight *flight, const char *method, struct rpc_bytes id, enum failure_of of,
                          flight_reply_fn *done)
 {
     struct text kwargs = {0};
-    enum rpc_status status = RPC_NO_MEMORY;
 
-    id_print(&kwargs, id);
-    if (!kwargs.failed)
-        status = flight_call_alone(
-            flight, &(struct flight_request){.service = SERVICE, .method = method, .kwargs = text_bytes(&kwargs)},
-            done);
+    text_append(&kwargs, RPC_BYTES("{\"product_id\": "));
+    text_append_json_string(&kwargs, id);
+    text_append(&kwargs, RPC_BYTES("}"));
+    (void)failure_or_call_alone(
+        flight, &(struct flight_request){.service = SERVICE, .method = method, .kwargs = &kwargs}, of, done);
     text_clear(&kwargs);
-    if (status != RPC_OK)
-        failure_answer(flight, of, SERVICE, status, NULL);
 }
 
 /* --- GET --- */
@@ -222,16 +210,12 @@ static void product_print_kwargs(struct text *kwargs, const struct product *prod
 static void create_call(struct flight *flight, const struct product *product)
 {
     struct text kwargs = {0};
-    enum rpc_status status = RPC_NO_MEMORY;
 
     product_print_kwargs(&kwargs, product);
-    if (!kwargs.failed)
-        status = flight_call_alone(
-            flight, &(struct flight_request){.service = SERVICE, .method = "create", .kwargs = text_bytes(&kwargs)},
-            create_on_created);
+    (void)failure_or_call_alone(flight,
+                                &(struct flight_request){.service = SERVICE, .method = "create", .kwargs = &kwargs},
+                                FAILURE_OF_CHANGE, create_on_created);
     text_clear(&kwargs);
-    if (status != RPC_OK)
-        failure_answer(flight, FAILURE_OF_CHANGE, SERVICE, status, NULL);
 }
 
 void products_create(struct flight *flight)
