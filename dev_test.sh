@@ -15,7 +15,6 @@ BUILD=$(cd "$CHECKOUT" && realpath -m -- "${BUILD_DIR:-build}")
 readonly BUILD
 readonly REPORTS=$BUILD/test-reports
 readonly SHARE=$REPORTS/share # what the sessions of the black-box tests have taken
-readonly UNIT_LOG=$BUILD/meson-logs/testlog.json
 readonly RUN_TIMEOUT_S=180 # the shop for the smoke test is up
 readonly UNIT_TIMEOUT_SCALE=3 # their limits are those of a machine that does nothing else
 readonly SHARDS_MAX=4
@@ -31,8 +30,8 @@ Usage: ${0##*/} [PYTEST-ARGUMENT...]
 Installs what is missing, builds, and runs the unit tests, the black-box tests and the smoke test, on servers and ports of
 their own: a shop that runs meanwhile is not disturbed.  Arguments go to pytest, and then only the black-box tests run:
   ${0##*/} test/test_migrations.py -k adopted
-Without any, the unit tests run beside the black-box tests, which mostly wait and so are shared by some sessions, each with
-servers of its own: SHARDS=<how many>, 1 to $SHARDS_MAX (one more than there are processors).
+Without any, the black-box tests, which mostly wait, are shared by some sessions, each with servers of its own: SHARDS=<how many>,
+1 to $SHARDS_MAX (one more than there are processors); the longest of the unit tests run beside them.
 BUILD_DIR=<folder> tests another build.  Ends with "N passed, N failed"; exit 0 only when none failed, 2 wrong usage,
 3 packages are missing and cannot be installed from here.
 USAGE
@@ -65,17 +64,17 @@ run_build() {
     fi
 }
 
-unit_tests_begin() {
-    rm -f "$UNIT_LOG"
-    job_start unit "$REPORTS/unit.log" /usr/bin/meson test -C "$BUILD" --no-rebuild --print-errorlogs \
-        --timeout-multiplier "$UNIT_TIMEOUT_SCALE"
+unit_tests_begin() { # NAME MESON-ARGUMENT...
+    rm -f "$BUILD/meson-logs/$1.json"
+    job_start "$1" "$REPORTS/$1.log" /usr/bin/meson test -C "$BUILD" --no-rebuild --print-errorlogs \
+        --timeout-multiplier "$UNIT_TIMEOUT_SCALE" --logbase "$1" "${@:2}"
 }
 
-unit_tests_end() {
+unit_tests_end() { # NAME
     local code=0
-    say "== unit tests"
-    job_end unit "$REPORTS/unit.log" || code=$?
-    add_counts "unit tests" "$(count meson "$UNIT_LOG")" "$code"
+    say "== $1"
+    job_end "$1" "$REPORTS/$1.log" || code=$?
+    add_counts "$1" "$(count meson "$BUILD/meson-logs/$1.json")" "$code"
 }
 
 readonly PYTEST=(env "--chdir=$CHECKOUT" "BUILD_DIR=$BUILD" PYTHONDONTWRITEBYTECODE=1
@@ -171,9 +170,12 @@ main() {
     if (($#)); then
         run_black_box_tests "$@"
     else
-        unit_tests_begin
+        # Some of the unit tests have limits of a second or two: they come first, and alone.
+        unit_tests_begin unit-tests --no-suite long
+        unit_tests_end unit-tests
+        unit_tests_begin long-unit-tests --suite long
         shards_begin
-        unit_tests_end
+        unit_tests_end long-unit-tests
         shards_end
         run_smoke_test
     fi

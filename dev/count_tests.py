@@ -1,6 +1,6 @@
 """How many tests passed and failed: prints "PASSED FAILED".
 
-    count_tests.py meson BUILD/meson-logs/testlog.json   the cases of each cmocka program; another program counts as one
+    count_tests.py meson BUILD/meson-logs/LOG.json       the cases of each cmocka program; another program counts as one
     count_tests.py pytest REPORT.xml                     a JUnit report
     count_tests.py shards FOLDER REPORT.xml...           those of sessions that shared the tests (test/support/shards.py); a
                                                          test that is in none of them has failed
