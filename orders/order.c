@@ -504,28 +504,28 @@ enum order_status order_read_page(struct order_page *out, const json_t *after, c
 
 /* ---- As JSON ----------------------------------------------------------------------------------------------------- */
 
-void order_print_line_rest(struct text *out, const struct order_line *line)
+void order_print_line_rest(struct rpc_text *out, const struct order_line *line)
 {
-    text_append(out, RPC_BYTES(",\"product_id\":"));
-    text_append_json_string(out, line->product_id);
-    text_append(out, RPC_BYTES(",\"price\":\""));
-    text_append(out, line->price);
-    text_append(out, RPC_BYTES("\",\"quantity\":"));
-    text_append_integer(out, line->quantity);
-    text_append(out, RPC_BYTES("}"));
+    rpc_text_append(out, RPC_BYTES(",\"product_id\":"));
+    rpc_text_append_json_string(out, line->product_id);
+    rpc_text_append(out, RPC_BYTES(",\"price\":\""));
+    rpc_text_append(out, line->price);
+    rpc_text_append(out, RPC_BYTES("\",\"quantity\":"));
+    rpc_text_append_integer(out, line->quantity);
+    rpc_text_append(out, RPC_BYTES("}"));
 }
 
-void order_print(struct text *out, const struct order *order)
+void order_print(struct rpc_text *out, const struct order *order)
 {
     size_t index;
 
-    text_append(out, RPC_BYTES("{\"id\":"));
-    text_append_integer(out, order->id);
-    text_append(out, RPC_BYTES(",\"order_details\":["));
+    rpc_text_append(out, RPC_BYTES("{\"id\":"));
+    rpc_text_append_integer(out, order->id);
+    rpc_text_append(out, RPC_BYTES(",\"order_details\":["));
     for (index = 0; index < order->lines_count; index++) {
-        text_append(out, index == 0 ? RPC_BYTES("{\"id\":") : RPC_BYTES(",{\"id\":"));
-        text_append_integer(out, order->lines[index].id);
+        rpc_text_append(out, index == 0 ? RPC_BYTES("{\"id\":") : RPC_BYTES(",{\"id\":"));
+        rpc_text_append_integer(out, order->lines[index].id);
         order_print_line_rest(out, &order->lines[index]);
     }
-    text_append(out, RPC_BYTES("]}"));
+    rpc_text_append(out, RPC_BYTES("]}"));
 }

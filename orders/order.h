@@ -12,7 +12,7 @@
 
 #include "rpclib/bytes.h"
 
-#include "text.h"
+#include "rpclib/text.h"
 
 #define ORDER_LINES_MAX           1000
 #define ORDER_PRODUCT_ID_SIZE_MAX 1024 /* bytes of UTF-8 */
@@ -93,10 +93,10 @@ enum order_status order_read_page(struct order_page *out, const json_t *after, c
 /* ---- As JSON ---- */
 
 /* {"id":1,"order_details":[{"id":1,"product_id":"the_odyssey","price":"100000.99","quantity":1}]} */
-void order_print(struct text *out, const struct order *order);
+void order_print(struct rpc_text *out, const struct order *order);
 
 /* The rest of a line behind its id: ,"product_id":"the_odyssey","price":"100000.99","quantity":1} */
-void order_print_line_rest(struct text *out, const struct order_line *line);
+void order_print_line_rest(struct rpc_text *out, const struct order_line *line);
 
 /* {"<field>":["<message>"]} as a new reference; NULL when out of memory. */
 json_t *order_error(const char *field, const char *message);

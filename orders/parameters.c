@@ -8,13 +8,13 @@
 
 void parameters_reset(struct parameters *parameters)
 {
-    text_reset(&parameters->bytes, PARAMETERS_KEEP_SIZE);
+    rpc_text_reset(&parameters->bytes, PARAMETERS_KEEP_SIZE);
     parameters->count = 0;
 }
 
 void parameters_clear(struct parameters *parameters)
 {
-    text_clear(&parameters->bytes);
+    rpc_text_clear(&parameters->bytes);
     parameters->count = 0;
 }
 
@@ -22,14 +22,16 @@ static void append_int4(struct parameters *parameters, int32_t value)
 {
     uint32_t big_endian = htobe32((uint32_t)value);
 
-    text_append(&parameters->bytes, (struct rpc_bytes){.data = (const char *)&big_endian, .size = sizeof(big_endian)});
+    rpc_text_append(&parameters->bytes,
+                    (struct rpc_bytes){.data = (const char *)&big_endian, .size = sizeof(big_endian)});
 }
 
 static void append_int8(struct parameters *parameters, int64_t value)
 {
     uint64_t big_endian = htobe64((uint64_t)value);
 
-    text_append(&parameters->bytes, (struct rpc_bytes){.data = (const char *)&big_endian, .size = sizeof(big_endian)});
+    rpc_text_append(&parameters->bytes,
+                    (struct rpc_bytes){.data = (const char *)&big_endian, .size = sizeof(big_endian)});
 }
 
 static void parameters_next(struct parameters *parameters)
@@ -53,7 +55,8 @@ void parameters_add_int8(struct parameters *parameters, int64_t value)
 void parameters_add_text(struct parameters *parameters, struct rpc_bytes value)
 {
     parameters_next(parameters);
-    text_append(&parameters->bytes, value);
+    (void)rpc_text_reserve(&parameters->bytes, value.size); /* an empty one has a place too: NULL would be SQL's null */
+    rpc_text_append(&parameters->bytes, value);
 }
 
 void parameters_add_array(struct parameters *parameters, enum parameters_element element, size_t count)
@@ -83,7 +86,7 @@ void parameters_element_int8(struct parameters *parameters, int64_t value)
 void parameters_element_text(struct parameters *parameters, struct rpc_bytes value)
 {
     append_int4(parameters, value.data == NULL ? -1 : (int32_t)value.size);
-    text_append(&parameters->bytes, value);
+    rpc_text_append(&parameters->bytes, value);
 }
 
 bool parameters_send(const struct parameters *parameters, PGconn *db, const char *statement)

@@ -8,7 +8,7 @@
 #include <libpq-fe.h>
 #include <stdint.h>
 
-#include "text.h"
+#include "rpclib/text.h"
 
 #define PARAMETERS_MAX       16
 #define PARAMETERS_KEEP_SIZE (256u * 1024) /* memory kept from one use to the next */
@@ -16,7 +16,7 @@
 enum parameters_element { PARAMETERS_INT4 = 23, PARAMETERS_INT8 = 20, PARAMETERS_TEXT = 25 }; /* oids: pg_type.dat */
 
 struct parameters {
-    struct text bytes;
+    struct rpc_text bytes;
     int count;
     size_t starts[PARAMETERS_MAX];
 };

@@ -28,7 +28,7 @@ struct orders_service {
     struct outbox *outbox;
     struct key_expiry *key_expiry;
     struct rpc_service *rpc;
-    struct text text; /* the answer that is being printed */
+    struct rpc_text text; /* the answer that is being printed */
     rpc_loop_fn *on_ready;
     void *arg;
     uint64_t stop_limit_ms; /* not 0: it is stopping */
@@ -278,9 +278,9 @@ static void call_answer_text(struct call *call, struct rpc_bytes answer)
     call_end(call);
 }
 
-static struct text *call_text(const struct call *call)
+static struct rpc_text *call_text(const struct call *call)
 {
-    text_reset(&call->service->text, TEXT_KEEP_SIZE);
+    rpc_text_reset(&call->service->text, TEXT_KEEP_SIZE);
     return &call->service->text;
 }
 
@@ -288,7 +288,7 @@ static struct text *call_text(const struct call *call)
 static void call_on_order(struct order_store_unit *unit, enum order_store_status status)
 {
     struct call *call = (struct call *)unit;
-    struct text *text;
+    struct rpc_text *text;
 
     if (status != ORDER_STORE_OK) {
         call_started(call, status);
@@ -296,7 +296,7 @@ static void call_on_order(struct order_store_unit *unit, enum order_store_status
     }
     text = call_text(call);
     order_print(text, &unit->orders[0]);
-    call_answer_text(call, text_bytes(text));
+    call_answer_text(call, rpc_text_bytes(text));
 }
 
 /* The order's id of a request; false when it is answered: none, or none that an order can have. */
@@ -343,17 +343,17 @@ static void create_on_order(struct order_store_unit *unit, enum order_store_stat
     struct call *call = (struct call *)unit;
     struct orders_service *service = call->service;
     struct rpc_bytes event, answer;
-    struct text *text;
+    struct rpc_text *text;
 
     if (status != ORDER_STORE_OK) {
         call_started(call, status);
         return;
     }
     text = call_text(call);
-    text_append(text, RPC_BYTES(EVENT_START));
+    rpc_text_append(text, RPC_BYTES(EVENT_START));
     order_print(text, &call->order);
-    text_append(text, RPC_BYTES("}"));
-    event = text_bytes(text);
+    rpc_text_append(text, RPC_BYTES("}"));
+    event = rpc_text_bytes(text);
     if (!text->failed && unit->event_id != 0)
         outbox_offer(service->outbox, unit->event_id, EVENT_TYPE, event, rpc_incoming_context(call->request));
     answer = (struct rpc_bytes){.data = event.data + sizeof(EVENT_START) - 1, .size = event.size - sizeof(EVENT_START)};
@@ -437,13 +437,13 @@ static void create_order(struct rpc_incoming *request, json_t *const arguments[]
 static void recall_on_order(struct order_store_unit *unit, enum order_store_status status)
 {
     struct call *call = (struct call *)unit;
-    struct text *text;
+    struct rpc_text *text;
 
     switch (status) {
     case ORDER_STORE_OK:
         text = call_text(call);
         order_print(text, &call->order);
-        call_answer_text(call, text_bytes(text));
+        call_answer_text(call, rpc_text_bytes(text));
         break;
     case ORDER_STORE_NOT_FOUND:
         rpc_incoming_answer(call->request, RPC_BYTES("null"));
@@ -543,7 +543,7 @@ static void delete_order(struct rpc_incoming *request, json_t *const arguments[]
 static void list_on_orders(struct order_store_unit *unit, enum order_store_status status)
 {
     struct call *call = (struct call *)unit;
-    struct text *text;
+    struct rpc_text *text;
     size_t index;
 
     if (status != ORDER_STORE_OK) {
@@ -551,14 +551,14 @@ static void list_on_orders(struct order_store_unit *unit, enum order_store_statu
         return;
     }
     text = call_text(call);
-    text_append(text, RPC_BYTES("["));
+    rpc_text_append(text, RPC_BYTES("["));
     for (index = 0; index < unit->orders_count && text->size <= ANSWER_SIZE_MAX; index++) {
         if (index > 0)
-            text_append(text, RPC_BYTES(","));
+            rpc_text_append(text, RPC_BYTES(","));
         order_print(text, &unit->orders[index]);
     }
-    text_append(text, RPC_BYTES("]"));
-    call_answer_text(call, text_bytes(text));
+    rpc_text_append(text, RPC_BYTES("]"));
+    call_answer_text(call, rpc_text_bytes(text));
 }
 
 static void list_orders(struct rpc_incoming *request, json_t *const arguments[], void *arg)
@@ -718,6 +718,6 @@ void orders_service_free(struct orders_service *service)
     order_store_free(service->store); /* what is under way ends, and is answered so */
     outbox_free(service->outbox);
     key_expiry_free(service->key_expiry);
-    text_clear(&service->text);
+    rpc_text_clear(&service->text);
     free(service);
 }

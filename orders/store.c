@@ -134,7 +134,7 @@ void order_store_free(struct order_store *store)
     work_free(store->work);
     EVP_MD_CTX_free(store->digest);
     EVP_MD_free(store->sha256);
-    text_clear(&store->text);
+    rpc_text_clear(&store->text);
     free(store->orders);
     free(store->lines);
     free(store);

@@ -153,10 +153,10 @@ enum order_store_status order_store_update(struct order_store *store, struct ord
                                            struct order *change, struct rpc_bytes request_id, uint64_t deadline_ms,
                                            order_store_fn *done)
 {
-    struct text *asked = &store->text;
+    struct rpc_text *asked = &store->text;
 
-    text_reset(asked, PARAMETERS_KEEP_SIZE);
-    text_append(asked, RPC_BYTES("update "));
+    rpc_text_reset(asked, PARAMETERS_KEEP_SIZE);
+    rpc_text_append(asked, RPC_BYTES("update "));
     order_print(asked, change);
     unit->store = store;
     unit->order = change;
@@ -170,11 +170,11 @@ enum order_store_status order_store_update(struct order_store *store, struct ord
 enum order_store_status order_store_delete(struct order_store *store, struct order_store_unit *unit, int32_t id,
                                            struct rpc_bytes request_id, uint64_t deadline_ms, order_store_fn *done)
 {
-    struct text *asked = &store->text;
+    struct rpc_text *asked = &store->text;
 
-    text_reset(asked, PARAMETERS_KEEP_SIZE);
-    text_append(asked, RPC_BYTES("delete "));
-    text_append_integer(asked, id);
+    rpc_text_reset(asked, PARAMETERS_KEEP_SIZE);
+    rpc_text_append(asked, RPC_BYTES("delete "));
+    rpc_text_append_integer(asked, id);
     unit->store = store;
     unit->order_id = id;
     if (!store_key_of_request(unit, request_id, asked))

@@ -214,15 +214,15 @@ const struct work_operation store_recall = {
 /* What makes an order is known by its Idempotency-Key, if it has one. */
 static bool unit_set_key(struct order_store_unit *unit, const struct order_creation *creation)
 {
-    struct text *text = &unit->store->text;
+    struct rpc_text *text = &unit->store->text;
 
     unit->order->id = 0;
-    text_reset(text, PARAMETERS_KEEP_SIZE);
+    rpc_text_reset(text, PARAMETERS_KEEP_SIZE);
     order_print(text, unit->order);
     if (creation->idempotency_key.data == NULL)
         return store_key_of_request(unit, creation->request_id, text);
     unit->key = creation->idempotency_key;
-    return !text->failed && store_key_hash(unit->store, unit->request_hash, RPC_BYTES(""), text_bytes(text));
+    return !text->failed && store_key_hash(unit->store, unit->request_hash, RPC_BYTES(""), rpc_text_bytes(text));
 }
 
 enum order_store_status order_store_create(struct order_store *store, struct order_store_unit *unit,

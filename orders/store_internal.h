@@ -27,9 +27,9 @@ struct order_store {
     struct order_store_options options;
     struct work_operation operations[STORE_OPERATIONS_COUNT + 1];
     struct work *work;
-    struct text text;   /* a line, or a body to hash */
-    EVP_MD *sha256;     /* looked up once: a look-up costs more than a hash */
-    EVP_MD_CTX *digest; /* the hash being made */
+    struct rpc_text text; /* a line, or a body to hash */
+    EVP_MD *sha256;       /* looked up once: a look-up costs more than a hash */
+    EVP_MD_CTX *digest;   /* the hash being made */
     struct order *orders;
     struct order_line *lines;
     struct order_event events[ORDER_STORE_EVENTS_MAX];

@@ -25,7 +25,7 @@ bool store_key_hash(const struct order_store *store, char out[ORDER_STORE_HASH_S
     return hashed;
 }
 
-bool store_key_of_request(struct order_store_unit *unit, struct rpc_bytes request_id, const struct text *asked)
+bool store_key_of_request(struct order_store_unit *unit, struct rpc_bytes request_id, const struct rpc_text *asked)
 {
     unsigned char random[SHA256_SIZE];
 
@@ -37,7 +37,7 @@ bool store_key_of_request(struct order_store_unit *unit, struct rpc_bytes reques
         request_id = (struct rpc_bytes){.data = (const char *)random, .size = sizeof(random)};
     }
     unit->key = (struct rpc_bytes){.data = unit->request_hash, .size = REQUEST_ID_SIZE};
-    return store_key_hash(unit->store, unit->request_hash, request_id, text_bytes(asked));
+    return store_key_hash(unit->store, unit->request_hash, request_id, rpc_text_bytes(asked));
 }
 
 void store_key_bind(struct parameters *parameters, const struct order_store_unit *unit)

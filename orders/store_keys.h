@@ -15,7 +15,7 @@ bool store_key_hash(const struct order_store *store, char out[ORDER_STORE_HASH_S
  * correlation id is only as unique as its sender makes it; who uses one again for something else is another request.
  * False when out of memory.
  */
-bool store_key_of_request(struct order_store_unit *unit, struct rpc_bytes request_id, const struct text *asked);
+bool store_key_of_request(struct order_store_unit *unit, struct rpc_bytes request_id, const struct rpc_text *asked);
 
 /* The name of a request to change or delete, and for how long that is known. */
 void store_key_bind(struct parameters *parameters, const struct order_store_unit *unit);

@@ -58,11 +58,11 @@ void store_line_quantity(struct parameters *parameters, size_t n, const struct o
 void store_line_rest(struct parameters *parameters, size_t n, const struct order_line *line, struct order_store *store)
 {
     (void)n;
-    text_reset(&store->text, PARAMETERS_KEEP_SIZE);
+    rpc_text_reset(&store->text, PARAMETERS_KEEP_SIZE);
     order_print_line_rest(&store->text, line);
     if (store->text.failed)
         parameters->bytes.failed = true;
-    parameters_element_text(parameters, text_bytes(&store->text));
+    parameters_element_text(parameters, rpc_text_bytes(&store->text));
 }
 
 size_t store_lines_size(const struct order *order)

@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <math.h>
 
+#include "rpclib/utf8.h"
+
 #define DOUBLE_INTEGER_MAX 9007199254740992.0 /* 2^53: up to here a double is the integer that was written */
 
 #define MISSING    "Missing data for required field."
@@ -27,7 +29,7 @@ _Static_assert(PRODUCT_ID_SIZE_MAX == 1024, "ID_SIZE says so");
 
 bool product_id_is_valid(struct rpc_bytes id)
 {
-    return id.size >= 1 && id.size <= PRODUCT_ID_SIZE_MAX && json_text_is_sound(id);
+    return id.size >= 1 && id.size <= PRODUCT_ID_SIZE_MAX && rpc_utf8_check(id);
 }
 
 enum product_integer product_integer_read(int64_t *out, struct rpc_bytes text)
@@ -71,7 +73,7 @@ static const char *text_fault(const json_t *value, enum product_field field)
     text = json_bytes(value);
     if (field == PRODUCT_ID && (text.size < 1 || text.size > PRODUCT_ID_SIZE_MAX))
         return ID_SIZE;
-    return json_text_is_sound(text) ? NULL : NO_PLAIN_TEXT;
+    return rpc_utf8_check(text) ? NULL : NO_PLAIN_TEXT;
 }
 
 /* marshmallow calls int(): a text is parsed and 5.0 is 5.  But 3.7 is not cut to 3, and true is not 1. */
@@ -187,36 +189,38 @@ const struct rpc_bytes product_labels[PRODUCT_FIELDS] = {
     [PRODUCT_IN_STOCK] = LABEL(PRODUCT_LABEL_IN_STOCK),
 };
 
-static enum product_print print_field(struct json_text *out, enum product_field field, struct rpc_bytes text)
+static enum product_print print_field(struct rpc_text *out, enum product_field field, struct rpc_bytes text)
 {
     int64_t integer;
 
     if (text.data == NULL)
         return PRODUCT_PRINT_DAMAGED;
-    if (!json_text_append(out, product_labels[field]))
+    if (!rpc_text_append(out, product_labels[field]))
         return PRODUCT_PRINT_NO_MEMORY;
     if (field == PRODUCT_ID || field == PRODUCT_TITLE) {
-        if (!json_text_string(out, text))
-            return json_text_is_sound(text) ? PRODUCT_PRINT_NO_MEMORY : PRODUCT_PRINT_DAMAGED;
+        if (!rpc_utf8_check(text))
+            return PRODUCT_PRINT_DAMAGED;
+        if (!rpc_text_append_json_string(out, text))
+            return PRODUCT_PRINT_NO_MEMORY;
     } else {
         if (product_integer_read(&integer, text) != PRODUCT_INTEGER_OK)
             return PRODUCT_PRINT_DAMAGED;
-        if (!json_text_integer(out, integer))
+        if (!rpc_text_append_integer(out, integer))
             return PRODUCT_PRINT_NO_MEMORY;
     }
     return PRODUCT_PRINT_OK;
 }
 
-enum product_print product_print(struct json_text *out, const struct rpc_bytes fields[PRODUCT_FIELDS])
+enum product_print product_print(struct rpc_text *out, const struct rpc_bytes fields[PRODUCT_FIELDS])
 {
     size_t start = out->size;
     enum product_print result = PRODUCT_PRINT_OK;
 
     for (int field = 0; field < PRODUCT_FIELDS && result == PRODUCT_PRINT_OK; field++)
         result = print_field(out, (enum product_field)field, fields[field]);
-    if (result == PRODUCT_PRINT_OK && !json_text_append(out, RPC_BYTES("}")))
+    if (result == PRODUCT_PRINT_OK && !rpc_text_append(out, RPC_BYTES("}")))
         result = PRODUCT_PRINT_NO_MEMORY;
     if (result != PRODUCT_PRINT_OK)
-        json_text_cut(out, start);
+        rpc_text_truncate(out, start);
     return result;
 }

@@ -1,7 +1,7 @@
 /*
  * product: what a product is, the same wherever one comes in: over RPC, over HTTP, out of Redis.
  *
- * Pure rules on values, for the service and the gateway alike; needs jansson and rpclib/bytes.h alone.
+ * Pure rules on values, for the service and the gateway alike; needs jansson and rpclib's values alone.
  */
 #ifndef PRODUCTS_PRODUCT_H
 #define PRODUCTS_PRODUCT_H
@@ -9,8 +9,8 @@
 #include <jansson.h>
 #include <stdint.h>
 
-#include "json_text.h"
 #include "rpclib/bytes.h"
+#include "rpclib/text.h"
 
 #define PRODUCT_ID_SIZE_MAX 1024 /* bytes */
 
@@ -74,6 +74,6 @@ extern const struct rpc_bytes product_labels[PRODUCT_FIELDS];
  * Append the product as a JSON object, from its fields as Redis holds them: text that somebody else may have written,
  * so all of it is checked.  A field that is missing has no data pointer.  Nothing is appended unless PRODUCT_PRINT_OK.
  */
-enum product_print product_print(struct json_text *out, const struct rpc_bytes fields[PRODUCT_FIELDS]);
+enum product_print product_print(struct rpc_text *out, const struct rpc_bytes fields[PRODUCT_FIELDS]);
 
 #endif

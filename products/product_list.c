@@ -2,7 +2,8 @@
 
 #include <stdlib.h>
 
-#define SLOTS_MIN 256u
+#define SLOTS_MIN    256u
+#define ID_KEEP_SIZE (64u * 1024) /* memory that is kept for the next id */
 
 /* Where a key lies; a size of SIZE_MAX marks a slot that is free. */
 struct product_list_slot {
@@ -77,7 +78,7 @@ enum product_list_result product_list_see(struct product_list *list, struct rpc_
     if (list->keys.size + key.size > list->size_max)
         return PRODUCT_LIST_TOO_LARGE;
     *offset = list->keys.size;
-    if (!json_text_append(&list->keys, key))
+    if (!rpc_text_append(&list->keys, key))
         return PRODUCT_LIST_NO_MEMORY;
     *slot = (struct product_list_slot){.offset = *offset, .size = key.size, .hash = hash};
     list->count++;
@@ -89,8 +90,8 @@ static bool list_note_size(struct product_list *list, struct rpc_bytes id, size_
 {
     if (size <= list->largest_size)
         return true;
-    json_text_reset(&list->largest_id);
-    list->largest_size = json_text_append(&list->largest_id, id) ? size : 0;
+    rpc_text_reset(&list->largest_id, ID_KEEP_SIZE);
+    list->largest_size = rpc_text_append(&list->largest_id, id) ? size : 0;
     return list->largest_size > 0;
 }
 
@@ -98,7 +99,7 @@ enum product_list_result product_list_add(struct product_list *list, const struc
 {
     size_t start = list->text.size;
 
-    if (!json_text_append(&list->text, start == 0 ? RPC_BYTES("[") : RPC_BYTES(",")))
+    if (!rpc_text_append(&list->text, start == 0 ? RPC_BYTES("[") : RPC_BYTES(",")))
         return PRODUCT_LIST_NO_MEMORY;
     switch (product_print(&list->text, fields)) {
     case PRODUCT_PRINT_OK:
@@ -106,27 +107,27 @@ enum product_list_result product_list_add(struct product_list *list, const struc
             break;
         return list->text.size < list->size_max ? PRODUCT_LIST_OK : PRODUCT_LIST_TOO_LARGE;
     case PRODUCT_PRINT_DAMAGED:
-        json_text_cut(&list->text, start);
+        rpc_text_truncate(&list->text, start);
         return PRODUCT_LIST_DAMAGED;
     case PRODUCT_PRINT_NO_MEMORY:
         break;
     }
-    json_text_cut(&list->text, start);
+    rpc_text_truncate(&list->text, start);
     return PRODUCT_LIST_NO_MEMORY;
 }
 
 struct rpc_bytes product_list_finish(struct product_list *list)
 {
-    if (!json_text_append(&list->text, list->text.size == 0 ? RPC_BYTES("[]") : RPC_BYTES("]")))
+    if (!rpc_text_append(&list->text, list->text.size == 0 ? RPC_BYTES("[]") : RPC_BYTES("]")))
         return (struct rpc_bytes){.data = NULL};
-    return json_text_bytes(&list->text);
+    return rpc_text_bytes(&list->text);
 }
 
 void product_list_clear(struct product_list *list)
 {
-    json_text_clear(&list->text);
-    json_text_clear(&list->keys);
-    json_text_clear(&list->largest_id);
+    rpc_text_clear(&list->text);
+    rpc_text_clear(&list->keys);
+    rpc_text_clear(&list->largest_id);
     free(list->slots);
     *list = (struct product_list){.slots = NULL};
 }

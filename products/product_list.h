@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "json_text.h"
 #include "product.h"
+#include "rpclib/text.h"
 
 enum product_list_result {
     PRODUCT_LIST_OK,
@@ -22,10 +22,10 @@ enum product_list_result {
 };
 
 struct product_list {
-    struct json_text text;           /* owned */
-    struct json_text keys;           /* owned; one behind the other */
+    struct rpc_text text;            /* owned */
+    struct rpc_text keys;            /* owned; one behind the other */
     struct product_list_slot *slots; /* owned; a hash table of the keys */
-    struct json_text largest_id;     /* owned; of the product whose text is the longest */
+    struct rpc_text largest_id;      /* owned; of the product whose text is the longest */
     size_t largest_size;             /* of that text; 0: there is none */
     size_t slots_count;              /* a power of two */
     size_t count;                    /* keys */

@@ -8,6 +8,7 @@
 #include "product.h"
 #include "rpclib/log.h"
 #include "rpclib/service.h"
+#include "rpclib/utf8.h"
 #include "store_apply.h"
 #include "store_list.h"
 #include "store_product.h"
@@ -17,7 +18,8 @@
 #define EVENT_ATTEMPTS_MAX 6 /* of an event whose products are damaged; about five minutes in all */
 #define EVENT_RETRY_MIN_MS 100u
 #define EVENT_RETRY_MAX_MS 5000u
-#define REMEMBER_MARGIN_S  60u   /* a request is remembered for so much longer than the broker keeps it */
+#define REMEMBER_MARGIN_S  60u          /* a request is remembered for so much longer than the broker keeps it */
+#define TEXT_KEEP_SIZE     (64u * 1024) /* memory that is kept for the next answer */
 #define REFUSAL_LOG_MS     1000u /* at most one line in that time: a full Redis refuses thousands of commands a second */
 #define VALUE_SIZE         256   /* an error's text */
 #define TIME_SIZE          32
@@ -30,7 +32,7 @@ struct products_service {
     void *arg;
     bool is_stopping;
     struct call *calls_free;      /* owned; as many as were ever under way at once */
-    struct json_text text;        /* the answer that is being printed */
+    struct rpc_text text;         /* the answer that is being printed */
     struct order_work *waiting;   /* owned; events that could not be applied yet */
     struct rpc_loop_timer *retry; /* for them */
     uint64_t retry_ms;
@@ -106,7 +108,7 @@ static int shown_size(struct rpc_bytes id)
 {
     size_t size = id.size <= PRODUCT_ID_SIZE_MAX ? id.size : PRODUCT_ID_SIZE_MAX;
 
-    while (size < id.size && size > 0 && ((unsigned char)id.data[size] & 0xC0) == 0x80)
+    while (size < id.size && size > 0 && rpc_utf8_tail((unsigned char)id.data[size]))
         size--;
     return (int)size;
 }
@@ -292,16 +294,16 @@ static void get_on_product(struct product_request *request, enum product_store_s
                            const struct rpc_bytes fields[PRODUCT_FIELDS])
 {
     struct call *call = (struct call *)request;
-    struct json_text *text = &call->service->text;
+    struct rpc_text *text = &call->service->text;
 
     if (status != PRODUCT_STORE_OK) {
         call_fail(call, status);
         return;
     }
-    json_text_reset(text);
+    rpc_text_reset(text, TEXT_KEEP_SIZE);
     switch (product_print(text, fields)) {
     case PRODUCT_PRINT_OK:
-        call_answer(call, json_text_bytes(text));
+        call_answer(call, rpc_text_bytes(text));
         break;
     case PRODUCT_PRINT_DAMAGED:
         call_fail(call, PRODUCT_STORE_DAMAGED);
@@ -762,6 +764,6 @@ void products_service_free(struct products_service *service)
         service->calls_free = call->next_free;
         free(call);
     }
-    json_text_clear(&service->text);
+    rpc_text_clear(&service->text);
     free(service);
 }

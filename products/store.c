@@ -64,7 +64,7 @@ void product_store_free(struct product_store *store)
         return;
     redis_link_free(store->link);
     EVP_MD_CTX_free(store->hash);
-    json_text_clear(&store->key);
+    rpc_text_clear(&store->key);
     free(store);
 }
 

@@ -69,14 +69,14 @@ struct script_call {
     const char **words; /* owned, as is the rest */
     size_t *sizes;
     int count;
-    struct json_text text; /* grown to its full size before any word points into it */
+    struct rpc_text text; /* grown to its full size before any word points into it */
 };
 
 static void call_clear(struct script_call *call)
 {
     free(call->words);
     free(call->sizes);
-    json_text_clear(&call->text);
+    rpc_text_clear(&call->text);
 }
 
 static void call_add(struct script_call *call, const char *word, size_t size)
@@ -90,14 +90,14 @@ static void call_add(struct script_call *call, const char *word, size_t size)
 static bool call_write_texts(struct script_call *call, const struct product_application *application)
 {
     const struct order_event *event = application->event;
-    bool written =
-        json_text_append(&call->text, RPC_BYTES(APPLIED_KEY_PREFIX)) && json_text_integer(&call->text, event->order_id);
+    bool written = rpc_text_append(&call->text, RPC_BYTES(APPLIED_KEY_PREFIX)) &&
+                   rpc_text_append_integer(&call->text, event->order_id);
 
     for (size_t i = application->from; i < application->to; i++)
-        written = written && json_text_append(&call->text, RPC_BYTES(KEY_PREFIX)) &&
-                  json_text_append(&call->text, event->changes[i].product_id);
+        written = written && rpc_text_append(&call->text, RPC_BYTES(KEY_PREFIX)) &&
+                  rpc_text_append(&call->text, event->changes[i].product_id);
     for (size_t i = application->from; i < application->to; i++)
-        written = written && json_text_integer(&call->text, -event->changes[i].quantity);
+        written = written && rpc_text_append_integer(&call->text, -event->changes[i].quantity);
     return written;
 }
 

@@ -13,8 +13,8 @@
 struct product_store {
     struct redis_link *link; /* owned */
     struct rpc_loop *loop;
-    struct json_text key; /* of the command that is being put together */
-    EVP_MD_CTX *hash;     /* owned */
+    struct rpc_text key; /* of the command that is being put together */
+    EVP_MD_CTX *hash;    /* owned */
     char applied_ttl_s[DECIMAL_SIZE];
     char script_hash[SCRIPT_HASH_SIZE];
     char refusal[REDIS_REASON_SIZE]; /* Redis' last */

@@ -53,7 +53,7 @@ static void list_end(struct list *list)
 {
     struct product_listing listing = {
         .damaged = list->damaged,
-        .largest_id = json_text_bytes(&list->products.largest_id),
+        .largest_id = rpc_text_bytes(&list->products.largest_id),
         .largest_size = list->products.largest_size,
     };
 

@@ -169,7 +169,7 @@ static bool words_begin_once(struct words *words, struct product_store *store, c
     words->count = 1; /* the key comes later */
     words_add(words, rpc_bytes_of(change_script));
     words_add(words, RPC_BYTES("2"));
-    words_add(words, json_text_bytes(&store->key));
+    words_add(words, rpc_text_bytes(&store->key));
     words_add(words, rpc_bytes_of(request_key));
     words_add(words, remember_s);
     return true;

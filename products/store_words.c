@@ -5,6 +5,8 @@
 
 #include "store_reply.h"
 
+#define KEY_KEEP_SIZE (64u * 1024) /* memory that is kept for the next command's key */
+
 struct rpc_bytes words_decimal(char out[DECIMAL_SIZE], int64_t value)
 {
     return (struct rpc_bytes){.data = out, .size = (size_t)snprintf(out, DECIMAL_SIZE, "%" PRId64, value)};
@@ -13,11 +15,11 @@ struct rpc_bytes words_decimal(char out[DECIMAL_SIZE], int64_t value)
 bool words_begin(struct words *words, struct product_store *store, struct rpc_bytes command, struct rpc_bytes id)
 {
     words->count = 0;
-    json_text_reset(&store->key);
-    if (!json_text_append(&store->key, RPC_BYTES(KEY_PREFIX)) || !json_text_append(&store->key, id))
+    rpc_text_reset(&store->key, KEY_KEEP_SIZE);
+    if (!rpc_text_append(&store->key, RPC_BYTES(KEY_PREFIX)) || !rpc_text_append(&store->key, id))
         return false;
     words_add(words, command);
-    words_add(words, json_text_bytes(&store->key));
+    words_add(words, rpc_text_bytes(&store->key));
     return true;
 }
 

@@ -105,16 +105,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t how = fuzz_byte(&input);
     char reason[RPC_JSON_REASON_SIZE];
     json_t *messages = rpc_json_load(input, reason);
-    struct text text = {NULL, 0, 0, false};
+    struct rpc_text text = {.data = NULL};
 
     if (messages == NULL)
         return 0;
-    text_append(&text, RPC_BYTES(BEGIN));
+    rpc_text_append(&text, RPC_BYTES(BEGIN));
     complaint_append(&text, messages);
     HOLDS(!text.failed);
-    check_line(text_bytes(&text), messages);
-    check_response(how, text_bytes(&text));
-    text_clear(&text);
+    check_line(rpc_text_bytes(&text), messages);
+    check_response(how, rpc_text_bytes(&text));
+    rpc_text_clear(&text);
     json_decref(messages);
     return 0;
 }

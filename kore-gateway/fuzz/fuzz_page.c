@@ -112,11 +112,11 @@ static void check_page(struct rpc_bytes text, int64_t after, size_t limit, bool 
 {
     static const struct page_cut untouched = {77, false, 77};
     struct page_cut cut = untouched;
-    struct text out = {.data = NULL};
+    struct rpc_text out = {.data = NULL};
 
-    text_append(&out, RPC_BYTES("x"));
+    rpc_text_append(&out, RPC_BYTES("x"));
     if (page_append(&out, text, after, limit, &cut) == PAGE_OK) {
-        struct rpc_bytes printed = text_bytes(&out);
+        struct rpc_bytes printed = rpc_text_bytes(&out);
 
         HOLDS(!out.failed && cut.count <= limit);
         fuzz_take(&printed, 1);
@@ -126,7 +126,7 @@ static void check_page(struct rpc_bytes text, int64_t after, size_t limit, bool 
     } else {
         HOLDS(out.size == 1 && cut.count == 77 && cut.last_id == 77 && !cut.more);
     }
-    text_clear(&out);
+    rpc_text_clear(&out);
 }
 
 /* ---- order_text -------------------------------------------------------------------------------------------------- */
@@ -159,7 +159,7 @@ static void check_order(struct rpc_bytes text, bool sound)
 {
     struct order_text order = {.lines_count = 77};
     struct rpc_bytes *products;
-    struct text out = {.data = NULL};
+    struct rpc_text out = {.data = NULL};
 
     if (order_text_open(&order, text) != ORDER_TEXT_OK) {
         HOLDS(order.lines_count == 77 && order.lines == NULL);
@@ -173,10 +173,10 @@ static void check_order(struct rpc_bytes text, bool sound)
     order_text_print(&out, &order, products, RPC_BYTES(IMAGE_ROOT));
     HOLDS(!out.failed);
     if (sound && !fuzz_contains(text, "\\"))
-        check_printed(text_bytes(&out), &order, text);
+        check_printed(rpc_text_bytes(&out), &order, text);
     else if (sound)
-        HOLDS(rpc_json_check(text_bytes(&out)));
-    text_clear(&out);
+        HOLDS(rpc_json_check(rpc_text_bytes(&out)));
+    rpc_text_clear(&out);
     free(products);
     order_text_clear(&order);
 }

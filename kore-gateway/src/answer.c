@@ -51,10 +51,9 @@ static const char *reason_of(int status)
 void answer_begin(struct answer *answer)
 {
     answer->status = 0;
-    answer->text.size = 0;
-    answer->text.failed = false;
-    if (text_extend(&answer->text, HEAD_SIZE_MAX + BODY_SIZE_USUAL) != NULL)
-        answer->text.size = HEAD_SIZE_MAX;
+    rpc_text_reset(&answer->text, SIZE_MAX);
+    if (rpc_text_reserve(&answer->text, HEAD_SIZE_MAX + BODY_SIZE_USUAL) != NULL)
+        rpc_text_commit(&answer->text, HEAD_SIZE_MAX);
 }
 
 void answer_end(struct answer *answer, int status)
@@ -64,15 +63,15 @@ void answer_end(struct answer *answer, int status)
 
 void answer_error(struct answer *answer, int status, const char *code, struct rpc_bytes message)
 {
-    struct text *body = answer_body(answer);
+    struct rpc_text *body = answer_body(answer);
 
     answer_begin(answer);
     answer->content_type = NULL;
-    text_append(body, RPC_BYTES("{\"error\": "));
-    text_append_json_string(body, rpc_bytes_of(code));
-    text_append(body, RPC_BYTES(", \"message\": "));
-    text_append_json_string(body, message);
-    text_append(body, RPC_BYTES("}"));
+    rpc_text_append(body, RPC_BYTES("{\"error\": "));
+    rpc_text_append_json_string(body, rpc_bytes_of(code));
+    rpc_text_append(body, RPC_BYTES(", \"message\": "));
+    rpc_text_append_json_string(body, message);
+    rpc_text_append(body, RPC_BYTES("}"));
     answer_end(answer, status);
 }
 
@@ -162,7 +161,7 @@ bool answer_finish(struct answer *answer, const struct answer_sending *sending, 
     size_t head_size, body_size;
 
     if (answer->text.failed) {
-        text_clear(&answer->text);
+        rpc_text_clear(&answer->text);
         answer->allow = NULL;
         answer->link[0] = '\0';
         answer_error(answer, 500, "UNEXPECTED_ERROR", RPC_BYTES("The answer does not fit into memory."));
@@ -179,5 +178,5 @@ bool answer_finish(struct answer *answer, const struct answer_sending *sending, 
 
 void answer_clear(struct answer *answer)
 {
-    text_clear(&answer->text);
+    rpc_text_clear(&answer->text);
 }

@@ -2,7 +2,7 @@
  * answer: one HTTP response in one piece of memory, ready for one write.
  *
  *     answer_begin(&answer);
- *     text_append(answer_body(&answer), product);
+ *     rpc_text_append(answer_body(&answer), product);
  *     answer_end(&answer, 200);
  *
  * The head is written in front of the body when the response leaves; the body never moves.
@@ -10,14 +10,14 @@
 #ifndef KORE_GATEWAY_ANSWER_H
 #define KORE_GATEWAY_ANSWER_H
 
-#include "text.h" /* of orders: what is printed there is printed here */
+#include <rpclib/text.h>
 
 #define ANSWER_LINK_SIZE     96
 #define ANSWER_RETRY_AFTER_S 1 /* what a client is told when a bound was reached */
 
-struct answer {       /* all zero: none yet */
-    struct text text; /* room for the head, then the body */
-    int status;       /* 0: not complete yet */
+struct answer {           /* all zero: none yet */
+    struct rpc_text text; /* room for the head, then the body */
+    int status;           /* 0: not complete yet */
     bool retry_after;
     const char *content_type;    /* static; NULL: application/json */
     const char *allow;           /* the Allow header's value; static; may be NULL */
@@ -33,7 +33,7 @@ struct answer_sending {
 };
 
 void answer_begin(struct answer *answer);
-static inline struct text *answer_body(struct answer *answer)
+static inline struct rpc_text *answer_body(struct answer *answer)
 {
     return &answer->text;
 }

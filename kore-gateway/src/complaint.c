@@ -3,7 +3,7 @@
 #define PATH_SIZE_MAX 256 /* bytes of a field's path; what is deeper is told by less of it */
 
 struct complaint {
-    struct text *text;
+    struct rpc_text *text;
     size_t limit; /* the text's size at which it ends */
     bool cut;
 };
@@ -18,11 +18,11 @@ static void append_message(struct complaint *complaint, struct rpc_bytes path, c
         return;
     }
     if (!first)
-        text_append(complaint->text, RPC_BYTES(" "));
-    text_append(complaint->text, path);
+        rpc_text_append(complaint->text, RPC_BYTES(" "));
+    rpc_text_append(complaint->text, path);
     if (path.size > 0)
-        text_append(complaint->text, RPC_BYTES(": "));
-    text_append(complaint->text, words);
+        rpc_text_append(complaint->text, RPC_BYTES(": "));
+    rpc_text_append(complaint->text, words);
 }
 
 static void append_value(struct complaint *complaint, struct rpc_bytes path, const json_t *value);
@@ -63,11 +63,11 @@ static void append_value(struct complaint *complaint, struct rpc_bytes path, con
     }
 }
 
-void complaint_append(struct text *text, const json_t *messages)
+void complaint_append(struct rpc_text *text, const json_t *messages)
 {
     struct complaint complaint = {.text = text, .limit = text->size + COMPLAINT_SIZE_MAX};
 
     append_value(&complaint, (struct rpc_bytes){NULL, 0}, messages);
     if (complaint.cut)
-        text_append(text, RPC_BYTES(" ..."));
+        rpc_text_append(text, RPC_BYTES(" ..."));
 }

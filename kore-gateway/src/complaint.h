@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "text.h"
+#include <rpclib/text.h>
 
 #define COMPLAINT_SIZE_MAX 4096 /* bytes; what goes beyond is cut, and says so */
 
@@ -12,6 +12,6 @@
  * Append what marshmallow would say: {"title": ["Not a valid string."], "order_details": {"0": {"price": [...]}}} becomes
  * "title: Not a valid string. order_details.0.price: ...".  Whatever else it may hold is skipped.
  */
-void complaint_append(struct text *text, const json_t *messages);
+void complaint_append(struct rpc_text *text, const json_t *messages);
 
 #endif

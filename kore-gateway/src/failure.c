@@ -108,15 +108,15 @@ json_t *failure_or_json(struct flight *flight)
 
 void failure_answer_invalid(struct flight *flight, json_t *messages)
 {
-    struct text text = {0};
+    struct rpc_text text = {0};
 
     complaint_append(&text, messages);
     if (messages == NULL || text.failed)
         answer_out_of_memory(flight);
     else
         flight_error(flight, 400, "VALIDATION_ERROR",
-                     text.size > 0 ? text_bytes(&text) : RPC_BYTES("The request is not valid."));
-    text_clear(&text);
+                     text.size > 0 ? rpc_text_bytes(&text) : RPC_BYTES("The request is not valid."));
+    rpc_text_clear(&text);
     json_decref(messages);
 }
 

@@ -238,7 +238,7 @@ enum rpc_status flight_call(struct flight *flight, const struct flight_request *
     status = rpc_call(options.client,
                       &(struct rpc_request){.service = request->service,
                                             .method = request->method,
-                                            .kwargs = text_bytes(request->kwargs),
+                                            .kwargs = rpc_text_bytes(request->kwargs),
                                             .timeout_ms = (int)(flight->deadline_ms - now_ms),
                                             .context = flight->context},
                       on_reply, call, &call->id);

@@ -47,8 +47,8 @@ struct rpc_bytes flight_key(const struct flight *flight);
 struct flight_request {
     const char *service;
     const char *method;
-    const struct text *kwargs; /* a JSON object; when it failed, so does the call: out of memory */
-    size_t slot;               /* told to `done` */
+    const struct rpc_text *kwargs; /* a JSON object; when it failed, so does the call: out of memory */
+    size_t slot;                   /* told to `done` */
 };
 
 /* One answer.  `reply` as with rpc_reply_fn; never runs after the flight was answered or abandoned. */

@@ -23,7 +23,7 @@ static void answer_ok(struct flight *flight)
     struct answer *answer = flight_answer(flight);
 
     answer_begin(answer);
-    text_append(answer_body(answer), RPC_BYTES("{\"status\": \"ok\"}"));
+    rpc_text_append(answer_body(answer), RPC_BYTES("{\"status\": \"ok\"}"));
     answer_end(answer, 200);
     flight_done(flight);
 }

@@ -54,18 +54,18 @@ void metrics_count_refusal(enum metrics_bound bound)
 
 /* --- printing --- */
 
-static void print_text(struct text *out, const char *text)
+static void print_text(struct rpc_text *out, const char *text)
 {
-    text_append(out, rpc_bytes_of(text));
+    rpc_text_append(out, rpc_bytes_of(text));
 }
 
-static void print_value(struct text *out, uint64_t value)
+static void print_value(struct rpc_text *out, uint64_t value)
 {
-    text_append_integer(out, (int64_t)value);
+    rpc_text_append_integer(out, (int64_t)value);
     print_text(out, "\n");
 }
 
-static void print_head(struct text *out, const char *name, const char *type, const char *help)
+static void print_head(struct rpc_text *out, const char *name, const char *type, const char *help)
 {
     const char *const parts[] = {"# HELP ", name, " ", help, "\n# TYPE ", name, " ", type, "\n"};
 
@@ -73,7 +73,7 @@ static void print_head(struct text *out, const char *name, const char *type, con
         print_text(out, parts[i]);
 }
 
-static void print_one(struct text *out, const char *name, const char *type, const char *help, uint64_t value)
+static void print_one(struct rpc_text *out, const char *name, const char *type, const char *help, uint64_t value)
 {
     print_head(out, name, type, help);
     print_text(out, name);
@@ -81,18 +81,18 @@ static void print_one(struct text *out, const char *name, const char *type, cons
     print_value(out, value);
 }
 
-static void print_counter(struct text *out, const char *name, const char *help, uint64_t value)
+static void print_counter(struct rpc_text *out, const char *name, const char *help, uint64_t value)
 {
     print_one(out, name, "counter", help, value);
 }
 
-static void print_gauge(struct text *out, const char *name, const char *help, uint64_t value)
+static void print_gauge(struct rpc_text *out, const char *name, const char *help, uint64_t value)
 {
     print_one(out, name, "gauge", help, value);
 }
 
 /* <name>{route="<route>" */
-static void print_route(struct text *out, const char *name, enum route_id route)
+static void print_route(struct rpc_text *out, const char *name, enum route_id route)
 {
     print_text(out, name);
     print_text(out, "{route=\"");
@@ -100,7 +100,7 @@ static void print_route(struct text *out, const char *name, enum route_id route)
     print_text(out, "\"");
 }
 
-static void print_statuses(struct text *out)
+static void print_statuses(struct rpc_text *out)
 {
     print_head(out, "gateway_requests_total", "counter", "Requests answered");
     for (size_t route = 0; route < ROUTES; route++) {
@@ -109,25 +109,25 @@ static void print_statuses(struct text *out)
                 continue;
             print_route(out, "gateway_requests_total", (enum route_id)route);
             print_text(out, ",status=\"");
-            text_append_integer(out, statuses[i]);
+            rpc_text_append_integer(out, statuses[i]);
             print_text(out, "\"} ");
             print_value(out, answers[route].by_status[i]);
         }
     }
 }
 
-static void print_seconds(struct text *out, uint64_t duration_ms)
+static void print_seconds(struct rpc_text *out, uint64_t duration_ms)
 {
     char fraction[] = ".000\n";
     uint64_t rest = duration_ms % 1000;
 
     for (int i = 3; i > 0; i--, rest /= 10)
         fraction[i] = (char)('0' + rest % 10);
-    text_append_integer(out, (int64_t)(duration_ms / 1000));
+    rpc_text_append_integer(out, (int64_t)(duration_ms / 1000));
     print_text(out, fraction);
 }
 
-static void print_histogram(struct text *out, enum route_id route)
+static void print_histogram(struct rpc_text *out, enum route_id route)
 {
     uint64_t count = 0;
 
@@ -156,7 +156,7 @@ static bool was_asked(enum route_id route)
     return false;
 }
 
-static void print_durations(struct text *out)
+static void print_durations(struct rpc_text *out)
 {
     print_head(out, "gateway_request_duration_seconds", "histogram", "From a request's arrival to its answer");
     for (size_t route = 0; route < ROUTES; route++) {
@@ -165,7 +165,7 @@ static void print_durations(struct text *out)
     }
 }
 
-static void print_refusals(struct text *out)
+static void print_refusals(struct rpc_text *out)
 {
     print_head(out, "gateway_refused_total", "counter", "Refused at once because a bound was reached");
     for (size_t i = 0; i < METRICS_BOUNDS; i++) {
@@ -176,7 +176,7 @@ static void print_refusals(struct text *out)
     }
 }
 
-static void print_client(struct text *out, const struct rpc_client *client)
+static void print_client(struct rpc_text *out, const struct rpc_client *client)
 {
     struct rpc_client_stats stats;
 
@@ -190,7 +190,7 @@ static void print_client(struct text *out, const struct rpc_client *client)
     print_counter(out, "rpc_lost_total", "Calls lost with the link to the broker", stats.lost);
 }
 
-void metrics_print(struct text *out, const struct metrics_now *now)
+void metrics_print(struct rpc_text *out, const struct metrics_now *now)
 {
     print_gauge(out, "rpc_ready", "Whether a call made now would leave", now->ready);
     print_gauge(out, "gateway_connections", "Connections of clients", now->connections);

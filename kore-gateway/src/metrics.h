@@ -9,7 +9,7 @@
 #include <rpclib/client.h>
 
 #include "route.h"
-#include "text.h" /* of orders */
+#include <rpclib/text.h>
 
 /* Which bound a request was refused for. */
 enum metrics_bound {
@@ -32,6 +32,6 @@ struct metrics_now {
     const struct rpc_client *client; /* NULL: there is none any more */
 };
 
-void metrics_print(struct text *out, const struct metrics_now *now);
+void metrics_print(struct rpc_text *out, const struct metrics_now *now);
 
 #endif

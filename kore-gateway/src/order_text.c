@@ -72,7 +72,7 @@ done:
     return status;
 }
 
-void order_text_print(struct text *out, const struct order_text *order, const struct rpc_bytes products[],
+void order_text_print(struct rpc_text *out, const struct order_text *order, const struct rpc_bytes products[],
                       struct rpc_bytes image_root)
 {
     size_t from = 0;
@@ -81,17 +81,17 @@ void order_text_print(struct text *out, const struct order_text *order, const st
         const struct order_text_line *line = &order->lines[i];
         struct rpc_bytes id = order->products.items[line->product];
 
-        text_append(out, (struct rpc_bytes){order->text.data + from, line->end - from});
-        text_append(out, RPC_BYTES(BEFORE_PRODUCT));
-        text_append(out, products[line->product]);
-        text_append(out, RPC_BYTES(BEFORE_IMAGE));
-        text_append(out, image_root);
-        text_append(out, RPC_BYTES(BEFORE_ID));
-        text_append(out, (struct rpc_bytes){id.data + 1, id.size - 2}); /* it is JSON already */
-        text_append(out, RPC_BYTES(BEHIND_ID));
+        rpc_text_append(out, (struct rpc_bytes){order->text.data + from, line->end - from});
+        rpc_text_append(out, RPC_BYTES(BEFORE_PRODUCT));
+        rpc_text_append(out, products[line->product]);
+        rpc_text_append(out, RPC_BYTES(BEFORE_IMAGE));
+        rpc_text_append(out, image_root);
+        rpc_text_append(out, RPC_BYTES(BEFORE_ID));
+        rpc_text_append(out, (struct rpc_bytes){id.data + 1, id.size - 2}); /* it is JSON already */
+        rpc_text_append(out, RPC_BYTES(BEHIND_ID));
         from = line->end;
     }
-    text_append(out, (struct rpc_bytes){order->text.data + from, order->text.size - from});
+    rpc_text_append(out, (struct rpc_bytes){order->text.data + from, order->text.size - from});
 }
 
 size_t order_text_size(const struct order_text *order, const struct rpc_bytes products[], struct rpc_bytes image_root)

@@ -8,7 +8,7 @@
 #define KORE_GATEWAY_ORDER_TEXT_H
 
 #include "distinct.h"
-#include "text.h"
+#include <rpclib/text.h>
 
 struct order_text_line {
     size_t end;     /* where in the text its closing brace is */
@@ -36,7 +36,7 @@ enum order_text_status order_text_open(struct order_text *out, struct rpc_bytes 
  * Append the order with `product` and `image` in each line.  `products[i]` is the JSON of the product with the id
  * `products.items[i]`; `image_root` stands as in a JSON string.
  */
-void order_text_print(struct text *out, const struct order_text *order, const struct rpc_bytes products[],
+void order_text_print(struct rpc_text *out, const struct order_text *order, const struct rpc_bytes products[],
                       struct rpc_bytes image_root);
 
 /* How many bytes that appends; a product is told of once a line, so few texts may make much. */

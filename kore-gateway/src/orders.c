@@ -20,11 +20,11 @@
     (64u * 1024 * 1024) /* bytes of an order with its products, as they come and as they are answered */
 
 /* PRODUCT_IMAGE_ROOT as it stands in a JSON string. */
-static struct text image_root;
+static struct rpc_text image_root;
 
 bool orders_start(const char *root)
 {
-    text_append_json_string(&image_root, rpc_bytes_of(root));
+    rpc_text_append_json_string(&image_root, rpc_bytes_of(root));
     return !image_root.failed;
 }
 
@@ -50,21 +50,21 @@ static bool has_room_or_answer(struct flight *flight, const char *service, enum 
 static void ask_products(struct flight *flight, const char *method, const struct rpc_bytes ids[], size_t count,
                          enum failure_of of, flight_reply_fn *done)
 {
-    struct text kwargs = {0};
+    struct rpc_text kwargs = {0};
     bool asked = flight_prepare(flight, count);
 
     if (!asked)
         failure_answer(flight, of, PRODUCTS, RPC_NO_MEMORY, NULL);
     for (size_t i = 0; asked && i < count; i++) {
         kwargs.size = 0;
-        text_append(&kwargs, RPC_BYTES("{\"product_id\": "));
-        text_append(&kwargs, ids[i]);
-        text_append(&kwargs, RPC_BYTES("}"));
+        rpc_text_append(&kwargs, RPC_BYTES("{\"product_id\": "));
+        rpc_text_append(&kwargs, ids[i]);
+        rpc_text_append(&kwargs, RPC_BYTES("}"));
         asked = failure_or_call(
             flight, &(struct flight_request){.service = PRODUCTS, .method = method, .kwargs = &kwargs, .slot = i}, of,
             done);
     }
-    text_clear(&kwargs);
+    rpc_text_clear(&kwargs);
 }
 
 /* ---- GET /orders/{id}: get_order -> get each product -> answer ---------------------------------------------------- */
@@ -75,10 +75,10 @@ struct body {
 
 struct reading {
     int64_t id;              /* of the order that is asked for */
-    struct text text;        /* the order as it came */
+    struct rpc_text text;    /* the order as it came */
     struct order_text order; /* lends from `text` */
     size_t waiting;          /* products that have not come yet */
-    struct text bodies;      /* the products as they came, one behind the other */
+    struct rpc_text bodies;  /* the products as they came, one behind the other */
     struct body *products;   /* where each of them is */
 };
 
@@ -87,8 +87,8 @@ static void reading_free(void *work)
     struct reading *reading = work;
 
     order_text_clear(&reading->order);
-    text_clear(&reading->text);
-    text_clear(&reading->bodies);
+    rpc_text_clear(&reading->text);
+    rpc_text_clear(&reading->bodies);
     free(reading->products);
     free(reading);
 }
@@ -160,7 +160,7 @@ static void read_take_product(struct flight *flight, size_t slot, const struct p
     if (product != NULL)
         product_text_append(&reading->bodies, product);
     else
-        text_append(&reading->bodies, RPC_BYTES("null"));
+        rpc_text_append(&reading->bodies, RPC_BYTES("null"));
     reading->products[slot] = (struct body){.at = at, .size = reading->bodies.size - at};
     if (--reading->waiting == 0)
         read_answer(flight);
@@ -210,9 +210,9 @@ static void read_on_order(struct flight *flight, size_t slot, enum rpc_status st
         failure_answer(flight, FAILURE_OF_READ, ORDERS, status, reply);
         return;
     }
-    text_append(&reading->text, reply->result);
+    rpc_text_append(&reading->text, reply->result);
     switch (reading->text.failed ? ORDER_TEXT_NO_MEMORY
-                                 : order_text_open(&reading->order, text_bytes(&reading->text))) {
+                                 : order_text_open(&reading->order, rpc_text_bytes(&reading->text))) {
     case ORDER_TEXT_OK:
         if (reading->order.id == reading->id)
             read_products(flight);
@@ -241,7 +241,7 @@ static bool order_id_of(struct rpc_bytes segment, int64_t *id)
 void orders_get(struct flight *flight)
 {
     struct reading *reading;
-    struct text kwargs = {0};
+    struct rpc_text kwargs = {0};
     int64_t id;
 
     if (!order_id_of(flight_segment(flight), &id)) {
@@ -257,13 +257,13 @@ void orders_get(struct flight *flight)
     }
     reading->id = id;
     flight_keep(flight, reading, reading_free);
-    text_append(&kwargs, RPC_BYTES("{\"order_id\": "));
-    text_append_integer(&kwargs, id);
-    text_append(&kwargs, RPC_BYTES("}"));
+    rpc_text_append(&kwargs, RPC_BYTES("{\"order_id\": "));
+    rpc_text_append_integer(&kwargs, id);
+    rpc_text_append(&kwargs, RPC_BYTES("}"));
     (void)failure_or_call_alone(flight,
                                 &(struct flight_request){.service = ORDERS, .method = "get_order", .kwargs = &kwargs},
                                 FAILURE_OF_READ, read_on_order);
-    text_clear(&kwargs);
+    rpc_text_clear(&kwargs);
 }
 
 /* ---- POST /orders: does each product exist? -> create_order -> answer --------------------------------------------- */
@@ -291,45 +291,45 @@ static void creating_free(void *work)
 static void answer_product_not_found(struct flight *flight)
 {
     const struct creating *creating = flight_work(flight);
-    struct text message = {0};
+    struct rpc_text message = {0};
 
-    text_append(&message, RPC_BYTES("Product Id "));
-    text_append(&message, creating->products.items[creating->known]);
+    rpc_text_append(&message, RPC_BYTES("Product Id "));
+    rpc_text_append(&message, creating->products.items[creating->known]);
     if (message.failed)
         failure_answer(flight, FAILURE_OF_PREPARE, PRODUCTS, RPC_NO_MEMORY, NULL);
     else
-        flight_error(flight, 404, "PRODUCT_NOT_FOUND", text_bytes(&message));
-    text_clear(&message);
+        flight_error(flight, 404, "PRODUCT_NOT_FOUND", rpc_text_bytes(&message));
+    rpc_text_clear(&message);
 }
 
 /* {"order_details": [{"product_id": ..., "price": "1.00", "quantity": 1}, ...]} */
-static void order_print_kwargs(struct text *kwargs, const struct order *order)
+static void order_print_kwargs(struct rpc_text *kwargs, const struct order *order)
 {
-    text_append(kwargs, RPC_BYTES("{\"order_details\": ["));
+    rpc_text_append(kwargs, RPC_BYTES("{\"order_details\": ["));
     for (size_t i = 0; i < order->lines_count; i++) {
         const struct order_line *line = &order->lines[i];
 
-        text_append(kwargs, i == 0 ? RPC_BYTES("{\"product_id\": ") : RPC_BYTES(", {\"product_id\": "));
-        text_append_json_string(kwargs, line->product_id);
-        text_append(kwargs, RPC_BYTES(", \"price\": "));
-        text_append_json_string(kwargs, line->price);
-        text_append(kwargs, RPC_BYTES(", \"quantity\": "));
-        text_append_integer(kwargs, line->quantity);
-        text_append(kwargs, RPC_BYTES("}"));
+        rpc_text_append(kwargs, i == 0 ? RPC_BYTES("{\"product_id\": ") : RPC_BYTES(", {\"product_id\": "));
+        rpc_text_append_json_string(kwargs, line->product_id);
+        rpc_text_append(kwargs, RPC_BYTES(", \"price\": "));
+        rpc_text_append_json_string(kwargs, line->price);
+        rpc_text_append(kwargs, RPC_BYTES(", \"quantity\": "));
+        rpc_text_append_integer(kwargs, line->quantity);
+        rpc_text_append(kwargs, RPC_BYTES("}"));
     }
-    text_append(kwargs, RPC_BYTES("]}"));
+    rpc_text_append(kwargs, RPC_BYTES("]}"));
 }
 
 /* Call a method of orders that takes the order's lines. */
 static void call_with_lines(struct flight *flight, const char *method, enum failure_of of, flight_reply_fn *done)
 {
     const struct creating *creating = flight_work(flight);
-    struct text kwargs = {0};
+    struct rpc_text kwargs = {0};
 
     order_print_kwargs(&kwargs, &creating->order);
     (void)failure_or_call_alone(
         flight, &(struct flight_request){.service = ORDERS, .method = method, .kwargs = &kwargs}, of, done);
-    text_clear(&kwargs);
+    rpc_text_clear(&kwargs);
 }
 
 static void answer_created(struct flight *flight, int64_t id)
@@ -337,9 +337,9 @@ static void answer_created(struct flight *flight, int64_t id)
     struct answer *answer = flight_answer(flight);
 
     answer_begin(answer);
-    text_append(answer_body(answer), RPC_BYTES("{\"id\": "));
-    text_append_integer(answer_body(answer), id);
-    text_append(answer_body(answer), RPC_BYTES("}"));
+    rpc_text_append(answer_body(answer), RPC_BYTES("{\"id\": "));
+    rpc_text_append_integer(answer_body(answer), id);
+    rpc_text_append(answer_body(answer), RPC_BYTES("}"));
     answer_end(answer, 200);
     flight_done(flight);
 }
@@ -445,14 +445,14 @@ static bool create_find_products(struct creating *creating)
 }
 
 /* The texts as JSON strings, which lie one behind the other in `room`.  False when out of memory. */
-static bool quote_all(struct rpc_bytes quoted[], struct text *room, const struct rpc_bytes texts[], size_t count)
+static bool quote_all(struct rpc_bytes quoted[], struct rpc_text *room, const struct rpc_bytes texts[], size_t count)
 {
     const char *at;
 
     for (size_t i = 0; i < count; i++) {
         size_t before = room->size;
 
-        text_append_json_string(room, texts[i]);
+        rpc_text_append_json_string(room, texts[i]);
         quoted[i].size = room->size - before;
     }
     if (room->failed)
@@ -469,7 +469,7 @@ static void create_ask_products(struct flight *flight)
 {
     struct creating *creating = flight_work(flight);
     struct rpc_bytes *quoted = NULL;
-    struct text room = {0};
+    struct rpc_text room = {0};
 
     if (create_find_products(creating))
         quoted = calloc(creating->products.count, sizeof(*quoted));
@@ -478,7 +478,7 @@ static void create_ask_products(struct flight *flight)
     else
         failure_answer(flight, FAILURE_OF_PREPARE, PRODUCTS, RPC_NO_MEMORY, NULL);
     free(quoted);
-    text_clear(&room);
+    rpc_text_clear(&room);
 }
 
 /* Any key of printable ASCII is a key.  False when the flight was answered. */
@@ -575,20 +575,20 @@ struct list_request {
 
 static void list_call(struct flight *flight, struct list_request request, flight_reply_fn *done)
 {
-    struct text kwargs = {0};
+    struct rpc_text kwargs = {0};
 
-    text_append(&kwargs, RPC_BYTES("{"));
+    rpc_text_append(&kwargs, RPC_BYTES("{"));
     if (!request.all) {
-        text_append(&kwargs, RPC_BYTES("\"after\": "));
-        text_append_integer(&kwargs, request.after);
-        text_append(&kwargs, RPC_BYTES(", \"limit\": "));
-        text_append_integer(&kwargs, request.limit);
+        rpc_text_append(&kwargs, RPC_BYTES("\"after\": "));
+        rpc_text_append_integer(&kwargs, request.after);
+        rpc_text_append(&kwargs, RPC_BYTES(", \"limit\": "));
+        rpc_text_append_integer(&kwargs, request.limit);
     }
-    text_append(&kwargs, RPC_BYTES("}"));
+    rpc_text_append(&kwargs, RPC_BYTES("}"));
     (void)failure_or_call_alone(flight,
                                 &(struct flight_request){.service = ORDERS, .method = "list_orders", .kwargs = &kwargs},
                                 FAILURE_OF_READ, done);
-    text_clear(&kwargs);
+    rpc_text_clear(&kwargs);
 }
 
 static void list_on_rest(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)

@@ -59,18 +59,19 @@ static int by_id(const void *one, const void *other)
     return a < b ? -1 : a > b;
 }
 
-static void entries_print(struct text *out, const struct entries *entries, size_t count)
+static void entries_print(struct rpc_text *out, const struct entries *entries, size_t count)
 {
-    text_append(out, RPC_BYTES("["));
+    rpc_text_append(out, RPC_BYTES("["));
     for (size_t i = 0; i < count; i++) {
         if (i > 0)
-            text_append(out, RPC_BYTES(", "));
-        text_append(out, entries->items[i].text);
+            rpc_text_append(out, RPC_BYTES(", "));
+        rpc_text_append(out, entries->items[i].text);
     }
-    text_append(out, RPC_BYTES("]"));
+    rpc_text_append(out, RPC_BYTES("]"));
 }
 
-enum page_status page_append(struct text *out, struct rpc_bytes list, int64_t after, size_t limit, struct page_cut *cut)
+enum page_status page_append(struct rpc_text *out, struct rpc_bytes list, int64_t after, size_t limit,
+                             struct page_cut *cut)
 {
     struct entries entries = {.all = true, .sorted = true};
     enum page_status status = entries_read(&entries, list, after);
@@ -80,7 +81,7 @@ enum page_status page_append(struct text *out, struct rpc_bytes list, int64_t af
         if (!entries.sorted)
             qsort(entries.items, entries.count, sizeof(*entries.items), by_id);
         if (entries.all && entries.sorted && count == entries.count)
-            text_append(out, list);
+            rpc_text_append(out, list);
         else
             entries_print(out, &entries, count);
         *cut = (struct page_cut){.count = count, .more = count < entries.count};

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-#include "text.h"
+#include <rpclib/text.h>
 
 enum page_status {
     PAGE_OK,
@@ -27,7 +27,7 @@ struct page_cut {
  * Append the JSON array of the first `limit` orders of `list` whose ids are greater than `after`, by id.  `list` must be
  * sound JSON.  *cut is set on success alone; nothing is appended otherwise.
  */
-enum page_status page_append(struct text *out, struct rpc_bytes list, int64_t after, size_t limit,
+enum page_status page_append(struct rpc_text *out, struct rpc_bytes list, int64_t after, size_t limit,
                              struct page_cut *cut);
 
 #endif

@@ -205,7 +205,7 @@ void peer_answer(struct peer *peer, struct answer *answer)
     output_size += wire.size;
     net_send_stream(peer->connection, (void *)(uintptr_t)wire.data, wire.size, on_sent, &netbuf);
     netbuf->extra = answer->text.data;
-    answer->text = (struct text){0};
+    answer->text = (struct rpc_text){0};
     peer->connection->evt.flags |= KORE_EVENT_WRITE;
     peer_flush(peer);
 }

@@ -108,15 +108,15 @@ bool product_text_open(struct product_text *out, struct rpc_bytes text)
     return find_fields(out) && fields_are_sound(out->fields);
 }
 
-void product_text_append(struct text *out, const struct product_text *product)
+void product_text_append(struct rpc_text *out, const struct product_text *product)
 {
     if (!product->says_more) {
-        text_append(out, product->text);
+        rpc_text_append(out, product->text);
         return;
     }
     for (int field = 0; field < PRODUCT_FIELDS; field++) {
-        text_append(out, product_labels[field]);
-        text_append(out, product->fields[field]);
+        rpc_text_append(out, product_labels[field]);
+        rpc_text_append(out, product->fields[field]);
     }
-    text_append(out, RPC_BYTES("}"));
+    rpc_text_append(out, RPC_BYTES("}"));
 }

@@ -8,7 +8,7 @@
 #define KORE_GATEWAY_PRODUCT_TEXT_H
 
 #include "product.h"
-#include "text.h"
+#include <rpclib/text.h>
 
 struct product_text { /* lends from the text */
     struct rpc_bytes text;
@@ -29,6 +29,6 @@ static inline struct rpc_bytes product_text_id(const struct product_text *produc
 }
 
 /* Append what a client gets of it; never more bytes than it came with. */
-void product_text_append(struct text *out, const struct product_text *product);
+void product_text_append(struct rpc_text *out, const struct product_text *product);
 
 #endif

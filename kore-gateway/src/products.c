@@ -1,6 +1,7 @@
 #include "products.h"
 
 #include <rpclib/json.h>
+#include <rpclib/utf8.h>
 #include <stdlib.h>
 
 #include "failure.h"
@@ -29,7 +30,7 @@ static enum id_status id_read(const struct flight *flight, char room[GUARD_TARGE
     id->data = room;
     if (product_id_is_valid(*id))
         return ID_OK;
-    return json_text_is_sound(*id) ? ID_IMPOSSIBLE : ID_MALFORMED;
+    return rpc_utf8_check(*id) ? ID_IMPOSSIBLE : ID_MALFORMED;
 }
 
 static void answer_malformed(struct flight *flight)
@@ -41,14 +42,14 @@ static void answer_malformed(struct flight *flight)
 static void call_with_id(struct flight *flight, const char *method, struct rpc_bytes id, enum failure_of of,
                          flight_reply_fn *done)
 {
-    struct text kwargs = {0};
+    struct rpc_text kwargs = {0};
 
-    text_append(&kwargs, RPC_BYTES("{\"product_id\": "));
-    text_append_json_string(&kwargs, id);
-    text_append(&kwargs, RPC_BYTES("}"));
+    rpc_text_append(&kwargs, RPC_BYTES("{\"product_id\": "));
+    rpc_text_append_json_string(&kwargs, id);
+    rpc_text_append(&kwargs, RPC_BYTES("}"));
     (void)failure_or_call_alone(
         flight, &(struct flight_request){.service = SERVICE, .method = method, .kwargs = &kwargs}, of, done);
-    text_clear(&kwargs);
+    rpc_text_clear(&kwargs);
 }
 
 /* --- GET --- */
@@ -56,18 +57,18 @@ static void call_with_id(struct flight *flight, const char *method, struct rpc_b
 static void answer_not_found(struct flight *flight)
 {
     char memory[GUARD_TARGET_SIZE_MAX];
-    struct text message = {0};
+    struct rpc_text message = {0};
     struct rpc_bytes id = {NULL, 0};
 
     (void)id_read(flight, memory, &id);
-    text_append(&message, RPC_BYTES("Product ID "));
-    text_append(&message, id);
-    text_append(&message, RPC_BYTES(" does not exist"));
+    rpc_text_append(&message, RPC_BYTES("Product ID "));
+    rpc_text_append(&message, id);
+    rpc_text_append(&message, RPC_BYTES(" does not exist"));
     if (message.failed)
         failure_answer(flight, FAILURE_OF_READ, SERVICE, RPC_NO_MEMORY, NULL);
     else
-        flight_error(flight, 404, "PRODUCT_NOT_FOUND", text_bytes(&message));
-    text_clear(&message);
+        flight_error(flight, 404, "PRODUCT_NOT_FOUND", rpc_text_bytes(&message));
+    rpc_text_clear(&message);
 }
 
 /* Whether it is that of the product in the path; `id` is a JSON string. */
@@ -172,50 +173,50 @@ static void create_on_created(struct flight *flight, size_t slot, enum rpc_statu
         return;
     }
     answer_begin(answer);
-    text_append(answer_body(answer), RPC_BYTES("{\"id\": "));
-    text_append_json_string(answer_body(answer), (struct rpc_bytes){json_string_value(id), json_string_length(id)});
-    text_append(answer_body(answer), RPC_BYTES("}"));
+    rpc_text_append(answer_body(answer), RPC_BYTES("{\"id\": "));
+    rpc_text_append_json_string(answer_body(answer), (struct rpc_bytes){json_string_value(id), json_string_length(id)});
+    rpc_text_append(answer_body(answer), RPC_BYTES("}"));
     answer_end(answer, 200);
     flight_done(flight);
 }
 
-static void print_text_field(struct text *out, enum product_field field, struct rpc_bytes value)
+static void print_text_field(struct rpc_text *out, enum product_field field, struct rpc_bytes value)
 {
-    text_append(out, field == PRODUCT_ID ? RPC_BYTES("") : RPC_BYTES(", "));
-    text_append_json_string(out, rpc_bytes_of(product_field_names[field]));
-    text_append(out, RPC_BYTES(": "));
-    text_append_json_string(out, value);
+    rpc_text_append(out, field == PRODUCT_ID ? RPC_BYTES("") : RPC_BYTES(", "));
+    rpc_text_append_json_string(out, rpc_bytes_of(product_field_names[field]));
+    rpc_text_append(out, RPC_BYTES(": "));
+    rpc_text_append_json_string(out, value);
 }
 
-static void print_integer_field(struct text *out, enum product_field field, int64_t value)
+static void print_integer_field(struct rpc_text *out, enum product_field field, int64_t value)
 {
-    text_append(out, RPC_BYTES(", "));
-    text_append_json_string(out, rpc_bytes_of(product_field_names[field]));
-    text_append(out, RPC_BYTES(": "));
-    text_append_integer(out, value);
+    rpc_text_append(out, RPC_BYTES(", "));
+    rpc_text_append_json_string(out, rpc_bytes_of(product_field_names[field]));
+    rpc_text_append(out, RPC_BYTES(": "));
+    rpc_text_append_integer(out, value);
 }
 
 /* Only what a product has: nothing else of the client's reaches the service, be it C or Python. */
-static void product_print_kwargs(struct text *kwargs, const struct product *product)
+static void product_print_kwargs(struct rpc_text *kwargs, const struct product *product)
 {
-    text_append(kwargs, RPC_BYTES("{\"product\": {"));
+    rpc_text_append(kwargs, RPC_BYTES("{\"product\": {"));
     print_text_field(kwargs, PRODUCT_ID, product->id);
     print_text_field(kwargs, PRODUCT_TITLE, product->title);
     print_integer_field(kwargs, PRODUCT_PASSENGER_CAPACITY, product->passenger_capacity);
     print_integer_field(kwargs, PRODUCT_MAXIMUM_SPEED, product->maximum_speed);
     print_integer_field(kwargs, PRODUCT_IN_STOCK, product->in_stock);
-    text_append(kwargs, RPC_BYTES("}}"));
+    rpc_text_append(kwargs, RPC_BYTES("}}"));
 }
 
 static void create_call(struct flight *flight, const struct product *product)
 {
-    struct text kwargs = {0};
+    struct rpc_text kwargs = {0};
 
     product_print_kwargs(&kwargs, product);
     (void)failure_or_call_alone(flight,
                                 &(struct flight_request){.service = SERVICE, .method = "create", .kwargs = &kwargs},
                                 FAILURE_OF_CHANGE, create_on_created);
-    text_clear(&kwargs);
+    rpc_text_clear(&kwargs);
 }
 
 void products_create(struct flight *flight)

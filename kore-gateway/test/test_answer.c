@@ -31,7 +31,7 @@ static struct answer with_body(int status, const char *body)
     struct answer answer = {0};
 
     answer_begin(&answer);
-    text_append(answer_body(&answer), rpc_bytes_of(body));
+    rpc_text_append(answer_body(&answer), rpc_bytes_of(body));
     answer_end(&answer, status);
     return answer;
 }

@@ -13,13 +13,13 @@
 static void complaint_is(const char *messages, const char *expected, int line)
 {
     json_t *json = json_loads(messages, JSON_DECODE_ANY, NULL);
-    struct text text = {0};
+    struct rpc_text text = {0};
 
     assert_non_null(json);
     complaint_append(&text, json);
-    if (!rpc_bytes_equal(text_bytes(&text), expected))
+    if (!rpc_bytes_equal(rpc_text_bytes(&text), expected))
         fail_msg("line %d: %.*s", line, (int)text.size, text.data);
-    text_clear(&text);
+    rpc_text_clear(&text);
     json_decref(json);
 }
 
@@ -44,7 +44,7 @@ static void test_words(void **state)
 static void test_bounds(void **state)
 {
     json_t *all = json_object();
-    struct text text = {0};
+    struct rpc_text text = {0};
 
     (void)state;
     for (int i = 0; i < 1000; i++) {
@@ -56,7 +56,7 @@ static void test_bounds(void **state)
     complaint_append(&text, all);
     assert_true(text.size > COMPLAINT_SIZE_MAX / 2 && text.size <= COMPLAINT_SIZE_MAX + 4);
     assert_memory_equal(text.data + text.size - 4, " ...", 4);
-    text_clear(&text);
+    rpc_text_clear(&text);
     json_decref(all);
 }
 

@@ -26,7 +26,7 @@ static void becomes(const char *text, const char *const products[], const char *
 {
     struct rpc_bytes bytes = exact(text), lent[8];
     struct order_text order;
-    struct text out = {0};
+    struct rpc_text out = {0};
 
     if (order_text_open(&order, bytes) != ORDER_TEXT_OK)
         fail_msg("line %d: refused: %s", line, text);
@@ -35,11 +35,11 @@ static void becomes(const char *text, const char *const products[], const char *
     order_text_print(&out, &order, lent, RPC_BYTES("http://i"));
     if (order.id != 1)
         fail_msg("line %d: order %lld", line, (long long)order.id);
-    if (!rpc_bytes_equal(text_bytes(&out), expected))
+    if (!rpc_bytes_equal(rpc_text_bytes(&out), expected))
         fail_msg("line %d: got:\n%.*s\nnot:\n%s", line, (int)out.size, out.data, expected);
     if (order_text_size(&order, lent, RPC_BYTES("http://i")) != out.size)
         fail_msg("line %d: its size was said to be another", line);
-    text_clear(&out);
+    rpc_text_clear(&out);
     order_text_clear(&order);
     free((void *)(uintptr_t)bytes.data);
 }
@@ -117,13 +117,13 @@ static void test_unsound(void **state)
         char *cut = strndup(text, size);
         struct rpc_bytes bytes = exact(cut), product = RPC_BYTES("null");
         struct order_text order;
-        struct text out = {0};
+        struct rpc_text out = {0};
 
         if (order_text_open(&order, bytes) == ORDER_TEXT_OK) {
             order_text_print(&out, &order, &product, RPC_BYTES(""));
             order_text_clear(&order);
         }
-        text_clear(&out);
+        rpc_text_clear(&out);
         free((void *)(uintptr_t)bytes.data);
         free(cut);
     }
@@ -132,20 +132,20 @@ static void test_unsound(void **state)
 static void test_many_products(void **state)
 {
     static const char last[] = "\"p999\", \"product\": \"p999\", \"image\": \"/p999.jpg\"";
-    struct text text = {0}, out = {0};
+    struct rpc_text text = {0}, out = {0};
     struct rpc_bytes products[1000];
     struct order_text order;
 
     (void)state;
-    text_append(&text, RPC_BYTES("{\"id\":1,\"order_details\":["));
+    rpc_text_append(&text, RPC_BYTES("{\"id\":1,\"order_details\":["));
     for (int i = 0; i < 3000; i++) {
         char line[64];
 
         snprintf(line, sizeof(line), "%s{\"product_id\":\"p%d\"}", i == 0 ? "" : ",", i % 1000);
-        text_append(&text, rpc_bytes_of(line));
+        rpc_text_append(&text, rpc_bytes_of(line));
     }
-    text_append(&text, RPC_BYTES("]}"));
-    assert_int_equal(order_text_open(&order, text_bytes(&text)), ORDER_TEXT_OK);
+    rpc_text_append(&text, RPC_BYTES("]}"));
+    assert_int_equal(order_text_open(&order, rpc_text_bytes(&text)), ORDER_TEXT_OK);
     assert_int_equal(order.lines_count, 3000);
     assert_int_equal(order.products.count, 1000);
     for (size_t i = 0; i < 1000; i++) {
@@ -159,8 +159,8 @@ static void test_many_products(void **state)
     assert_non_null(memmem(out.data, out.size, last, sizeof(last) - 1));
     assert_memory_equal(out.data + out.size - 3 - sizeof(last) + 1, last, sizeof(last) - 1);
     order_text_clear(&order);
-    text_clear(&text);
-    text_clear(&out);
+    rpc_text_clear(&text);
+    rpc_text_clear(&out);
 }
 
 static void test_walk(void **state)

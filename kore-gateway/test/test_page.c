@@ -12,26 +12,26 @@
 static void page_is(const char *list, int64_t after, size_t limit, const char *expected, bool more, int64_t last_id,
                     int line)
 {
-    struct text out = {0};
+    struct rpc_text out = {0};
     struct page_cut cut;
 
     if (page_append(&out, rpc_bytes_of(list), after, limit, &cut) != PAGE_OK)
         fail_msg("line %d: refused: %s", line, list);
-    if (!rpc_bytes_equal(text_bytes(&out), expected))
+    if (!rpc_bytes_equal(rpc_text_bytes(&out), expected))
         fail_msg("line %d: %.*s", line, (int)out.size, out.data);
     if (cut.more != more || cut.last_id != last_id)
         fail_msg("line %d: more %d, last %lld", line, cut.more, (long long)cut.last_id);
-    text_clear(&out);
+    rpc_text_clear(&out);
 }
 
 static void is_nonsense(const char *list, int line)
 {
-    struct text out = {0};
+    struct rpc_text out = {0};
     struct page_cut cut = {.last_id = 7777};
 
     if (page_append(&out, rpc_bytes_of(list), 0, 10, &cut) != PAGE_NONSENSE || out.size != 0 || cut.last_id != 7777)
         fail_msg("line %d: taken: %s", line, list);
-    text_clear(&out);
+    rpc_text_clear(&out);
 }
 
 #define is(list, after, limit, expected, more, last) page_is(list, after, limit, expected, more, last, __LINE__)

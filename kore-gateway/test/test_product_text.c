@@ -23,16 +23,16 @@ static void becomes(const char *text, const char *expected, int line)
 {
     struct rpc_bytes bytes = exact(text, strlen(text));
     struct product_text product;
-    struct text out = {0};
+    struct rpc_text out = {0};
 
     if (!product_text_open(&product, bytes))
         fail_msg("line %d: refused: %s", line, text);
     product_text_append(&out, &product);
-    if (!rpc_bytes_equal(text_bytes(&out), expected))
+    if (!rpc_bytes_equal(rpc_text_bytes(&out), expected))
         fail_msg("line %d: %.*s", line, (int)out.size, out.data);
     if (out.size > bytes.size)
         fail_msg("line %d: it has grown", line);
-    text_clear(&out);
+    rpc_text_clear(&out);
     free((void *)(uintptr_t)bytes.data);
 }
 

@@ -14,7 +14,7 @@
 #define PAGE_LIMIT 50
 #define LIST_SIZE  16384
 
-static struct text text;
+static struct rpc_text text;
 
 static void repeat(void (*work)(void *arg), void *arg, unsigned requests)
 {
@@ -54,7 +54,7 @@ static void hand_on(void *arg)
 {
     struct product_text product;
 
-    text_reset(&text, LIST_SIZE);
+    rpc_text_reset(&text, LIST_SIZE);
     drive_require(product_text_open(&product, rpc_bytes_of(arg)), "a product");
     drive_require(rpc_json_string_spells(product_text_id(&product), RPC_BYTES(MESSAGES_PRODUCT_ID)), "that product");
     product_text_append(&text, &product);
@@ -77,7 +77,7 @@ static void put_together(void *arg)
     struct product_text product;
     struct order_text order;
 
-    text_reset(&text, LIST_SIZE);
+    rpc_text_reset(&text, LIST_SIZE);
     drive_require(order_text_open(&order, rpc_bytes_of(arg)) == ORDER_TEXT_OK, "an order");
     drive_require(product_text_open(&product, body), "a product");
     drive_require(rpc_json_strings_equal(product_text_id(&product), order.products.items[0]), "the order's product");
@@ -101,7 +101,7 @@ static void cut_page(void *arg)
 {
     struct page_cut cut;
 
-    text_reset(&text, LIST_SIZE);
+    rpc_text_reset(&text, LIST_SIZE);
     drive_require(page_append(&text, rpc_bytes_of(arg), 0, PAGE_LIMIT, &cut) == PAGE_OK, "a page");
     drive_require(cut.count == PAGE_LIMIT && cut.more, "a full page");
 }

@@ -7,7 +7,7 @@
 
 #define WARM_UP 200
 
-static struct text text;
+static struct rpc_text text;
 
 static void read_order(void *arg)
 {
@@ -22,7 +22,7 @@ static void read_order(void *arg)
 
 static void print_order(void *arg)
 {
-    text_reset(&text, 4096);
+    rpc_text_reset(&text, 4096);
     order_print(&text, arg);
 }
 

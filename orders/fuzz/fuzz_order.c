@@ -120,19 +120,19 @@ static void check_round_trip(struct order *order)
 {
     char reason[RPC_JSON_REASON_SIZE];
     struct order again = {.id = UNTOUCHED};
-    struct text text = {.data = NULL};
+    struct rpc_text text = {.data = NULL};
     json_t *printed, *errors = NULL;
 
     order->id = 7;
     order_print(&text, order);
     HOLDS(!text.failed);
-    printed = rpc_json_load(text_bytes(&text), reason);
+    printed = rpc_json_load(rpc_text_bytes(&text), reason);
     HOLDS(json_integer_value(json_object_get(printed, "id")) == 7);
     HOLDS(order_read_new(&again, json_object_get(printed, "order_details"), &errors) == ORDER_OK);
     lines_are_equal(order, &again);
     order_clear(&again);
     json_decref(printed);
-    text_clear(&text);
+    rpc_text_clear(&text);
 }
 
 static void check_new(const json_t *details)

@@ -204,7 +204,7 @@ static void check_round_trip(struct rpc_bytes input)
     parameters_add_array(&parameters, PARAMETERS_INT4, count);
     for (size_t i = 0; i < count; i++)
         parameters_element_int4(&parameters, (int32_t)big_endian(input.data + 4 * i));
-    rows = row_of(text_bytes(&parameters.bytes));
+    rows = row_of(rpc_text_bytes(&parameters.bytes));
     HOLDS(row_int4_array(rows, 0, 0, take, count, &taken) && taken.count == count);
     for (size_t i = 0; i < count; i++)
         HOLDS(taken.values[i] == (int32_t)big_endian(input.data + 4 * i));

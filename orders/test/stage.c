@@ -113,7 +113,7 @@ void act_free(struct act *act)
 static void act_on_end(struct order_store_unit *unit, enum order_store_status status)
 {
     struct act *act = (struct act *)unit;
-    struct text text = {.data = NULL};
+    struct rpc_text text = {.data = NULL};
     size_t index;
 
     act->end_us = now_us();
@@ -125,11 +125,11 @@ static void act_on_end(struct order_store_unit *unit, enum order_store_status st
         order_print(&text, &unit->orders[index]);
     for (index = 0; index < unit->events_count; index++) {
         act->ids[index] = unit->events[index].id;
-        text_append(&text, unit->events[index].payload);
+        rpc_text_append(&text, unit->events[index].payload);
     }
     if (unit->order != NULL && unit->orders_count == 0)
         order_print(&text, unit->order);
-    text_append(&text, (struct rpc_bytes){.data = "", .size = 1});
+    rpc_text_append(&text, (struct rpc_bytes){.data = "", .size = 1});
     act->text = text.data;
     if (act->on_end != NULL)
         act->on_end(act);

@@ -25,10 +25,10 @@ static json_t *load_at(const char *text, int line)
 
 static char *print(const struct order *order)
 {
-    struct text text = {.data = NULL};
+    struct rpc_text text = {.data = NULL};
 
     order_print(&text, order);
-    text_append(&text, (struct rpc_bytes){.data = "", .size = 1});
+    rpc_text_append(&text, (struct rpc_bytes){.data = "", .size = 1});
     assert_false(text.failed);
     return text.data;
 }
@@ -157,15 +157,15 @@ static void test_fields_refused(void **state)
 /* [{"product_id": <`id`>, ...}, ...] */
 static char *lines_of(size_t count, const char *id)
 {
-    struct text text = {.data = NULL};
+    struct rpc_text text = {.data = NULL};
     size_t index;
 
     for (index = 0; index < count; index++) {
-        text_append(&text, index == 0 ? RPC_BYTES("[{\"product_id\":") : RPC_BYTES(",{\"product_id\":"));
-        text_append_json_string(&text, rpc_bytes_of(id));
-        text_append(&text, RPC_BYTES(",\"price\":\"9999999999999999.99\",\"quantity\":1}"));
+        rpc_text_append(&text, index == 0 ? RPC_BYTES("[{\"product_id\":") : RPC_BYTES(",{\"product_id\":"));
+        rpc_text_append_json_string(&text, rpc_bytes_of(id));
+        rpc_text_append(&text, RPC_BYTES(",\"price\":\"9999999999999999.99\",\"quantity\":1}"));
     }
-    text_append(&text, (struct rpc_bytes){.data = "]", .size = 2});
+    rpc_text_append(&text, (struct rpc_bytes){.data = "]", .size = 2});
     return text.data;
 }
 

@@ -120,7 +120,7 @@ static void reads_a_page(void)
 
 static void prints(void)
 {
-    struct text text = {.data = NULL};
+    struct rpc_text text = {.data = NULL};
     struct parameters parameters = {.count = 0};
     struct order order;
     json_t *json = load(good), *errors;
@@ -132,7 +132,7 @@ static void prints(void)
         order_print(&text, &order);
     if (text.failed != torture_fell())
         torture_violated("a text that is not whole does not say so");
-    text_reset(&text, 0);
+    rpc_text_reset(&text, 0);
     order_print(&text, &order);
     if (text.failed && !torture_fell())
         torture_violated("it stays failed");
@@ -144,7 +144,7 @@ static void prints(void)
     parameters_reset(&parameters);
     parameters_add_int4(&parameters, 7);
     parameters_clear(&parameters);
-    text_clear(&text);
+    rpc_text_clear(&text);
     counted = false;
     order_clear(&order);
     json_decref(json);

@@ -7,8 +7,8 @@
 #include <fuzz.h>
 #include <hiredis/hiredis.h>
 
-#include "json_text.h"
 #include "reply_memory.h"
+#include "rpclib/text.h"
 
 #define REPLIES_MAX    50
 #define DIGITS_MAX     5 /* of an array's size, where hiredis itself is asked for the memory */
@@ -16,18 +16,18 @@
 
 enum builder { OURS, HIREDIS };
 
-static void tell(struct json_text *story, struct rpc_bytes bytes)
+static void tell(struct rpc_text *story, struct rpc_bytes bytes)
 {
-    HOLDS(json_text_append(story, bytes));
+    HOLDS(rpc_text_append(story, bytes));
 }
 
-static void tell_reply(struct json_text *story, const redisReply *reply)
+static void tell_reply(struct rpc_text *story, const redisReply *reply)
 {
     if (reply == NULL) {
         tell(story, RPC_BYTES("nothing "));
         return;
     }
-    HOLDS(json_text_integer(story, reply->type));
+    HOLDS(rpc_text_append_integer(story, reply->type));
     switch (reply->type) {
     case REDIS_REPLY_STRING:
     case REDIS_REPLY_STATUS:
@@ -38,7 +38,7 @@ static void tell_reply(struct json_text *story, const redisReply *reply)
         break;
     case REDIS_REPLY_INTEGER:
         tell(story, RPC_BYTES(" "));
-        HOLDS(json_text_integer(story, reply->integer));
+        HOLDS(rpc_text_append_integer(story, reply->integer));
         break;
     case REDIS_REPLY_ARRAY:
         tell(story, RPC_BYTES(" ["));
@@ -55,7 +55,7 @@ static void tell_reply(struct json_text *story, const redisReply *reply)
 }
 
 /* Every reply that is there now.  False once the reader gave up. */
-static bool take_replies(redisReader *reader, struct json_text *story, unsigned *count)
+static bool take_replies(redisReader *reader, struct rpc_text *story, unsigned *count)
 {
     void *reply = NULL;
 
@@ -73,11 +73,11 @@ static bool take_replies(redisReader *reader, struct json_text *story, unsigned 
     return false;
 }
 
-static struct json_text read_all(struct rpc_bytes input, enum builder builder, bool cut, uint32_t seed)
+static struct rpc_text read_all(struct rpc_bytes input, enum builder builder, bool cut, uint32_t seed)
 {
     struct reply_memory *memory = reply_memory_new();
     redisReader *reader = redisReaderCreate();
-    struct json_text story = {.data = NULL};
+    struct rpc_text story = {.data = NULL};
     unsigned count = 0;
     bool more = true;
 
@@ -95,15 +95,15 @@ static struct json_text read_all(struct rpc_bytes input, enum builder builder, b
     return story;
 }
 
-static void are_equal(struct rpc_bytes input, const struct json_text *expected, enum builder builder, bool cut,
+static void are_equal(struct rpc_bytes input, const struct rpc_text *expected, enum builder builder, bool cut,
                       uint32_t seed)
 {
-    struct json_text story = read_all(input, builder, cut, seed);
+    struct rpc_text story = read_all(input, builder, cut, seed);
 
-    if (!fuzz_equal(json_text_bytes(&story), json_text_bytes(expected)))
+    if (!fuzz_equal(rpc_text_bytes(&story), rpc_text_bytes(expected)))
         fprintf(stderr, "%.*s\nand not\n%.*s\n", (int)story.size, story.data, (int)expected->size, expected->data);
-    HOLDS(fuzz_equal(json_text_bytes(&story), json_text_bytes(expected)));
-    json_text_clear(&story);
+    HOLDS(fuzz_equal(rpc_text_bytes(&story), rpc_text_bytes(expected)));
+    rpc_text_clear(&story);
 }
 
 /* An array so large that only one of the two bounds it. */
@@ -125,11 +125,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct rpc_bytes input = fuzz_bytes(data, size);
     uint32_t seed = fuzz_byte(&input);
-    struct json_text story = read_all(input, OURS, false, 0);
+    struct rpc_text story = read_all(input, OURS, false, 0);
 
     are_equal(input, &story, OURS, true, seed);
     if (!has_large_array(input))
         are_equal(input, &story, HIREDIS, true, seed + 1);
-    json_text_clear(&story);
+    rpc_text_clear(&story);
     return 0;
 }

@@ -7,6 +7,7 @@
 #include <fuzz.h>
 
 #include "rpclib/json.h"
+#include "rpclib/utf8.h"
 
 #include "product.h"
 #include "product_list.h"
@@ -68,7 +69,7 @@ static bool is_text(struct rpc_bytes field)
 {
     bool is = fuzz_is_utf8(field) && (field.size == 0 || memchr(field.data, '\0', field.size) == NULL);
 
-    HOLDS(json_text_is_sound(field) == is);
+    HOLDS(rpc_utf8_check(field) == is);
     return is;
 }
 
@@ -94,7 +95,7 @@ static void check_printed(struct rpc_bytes printed, const struct rpc_bytes field
 static void check_product(const struct rpc_bytes fields[PRODUCT_FIELDS], struct product_list *list)
 {
     int64_t integers[PRODUCT_FIELDS];
-    struct json_text out = {.data = NULL};
+    struct rpc_text out = {.data = NULL};
     size_t before = list->text.size;
     bool sound = true;
 
@@ -104,14 +105,14 @@ static void check_product(const struct rpc_bytes fields[PRODUCT_FIELDS], struct 
 
         sound = sound && is_sound && fields[field].data != NULL;
     }
-    HOLDS(json_text_append(&out, RPC_BYTES("x")));
+    HOLDS(rpc_text_append(&out, RPC_BYTES("x")));
     if (sound) {
         HOLDS(product_print(&out, fields) == PRODUCT_PRINT_OK);
         check_printed((struct rpc_bytes){out.data + 1, out.size - 1}, fields, integers);
     } else {
         HOLDS(product_print(&out, fields) == PRODUCT_PRINT_DAMAGED && out.size == 1);
     }
-    json_text_clear(&out);
+    rpc_text_clear(&out);
     switch (product_list_add(list, fields)) {
     case PRODUCT_LIST_OK:
         HOLDS(sound && list->text.size < BYTES_MAX);

@@ -79,7 +79,7 @@ void answer_on_done(struct product_request *request, enum product_store_status s
                     const struct rpc_bytes fields[PRODUCT_FIELDS])
 {
     struct answer *answer = (struct answer *)request;
-    struct json_text text = {.data = NULL};
+    struct rpc_text text = {.data = NULL};
 
     assert_int_equal(answer->status, PENDING); /* once */
     answer->status = (int)status;
@@ -89,7 +89,7 @@ void answer_on_done(struct product_request *request, enum product_store_status s
         snprintf(answer->text, sizeof(answer->text), "damaged");
     else
         snprintf(answer->text, sizeof(answer->text), "%.*s", (int)text.size, text.data);
-    json_text_clear(&text);
+    rpc_text_clear(&text);
 }
 
 int answer_wait(struct answer *answer, enum product_store_status sent)

@@ -64,21 +64,21 @@ static void test_the_largest_is_known(void **state)
     product_list_init(&list, 10, 400);
     assert_int_equal(list.largest_size, 0);
     assert_int_equal(product_list_add(&list, fields), PRODUCT_LIST_OK);
-    assert_true(rpc_bytes_equal(json_text_bytes(&list.largest_id), "a"));
+    assert_true(rpc_bytes_equal(rpc_text_bytes(&list.largest_id), "a"));
     size = list.largest_size;
     assert_int_equal(list.text.size, 1 + size);
     fields[PRODUCT_ID] = RPC_BYTES("b\"");
     fields[PRODUCT_TITLE] = RPC_BYTES("ttttt");
     assert_int_equal(product_list_add(&list, fields), PRODUCT_LIST_OK);
-    assert_true(rpc_bytes_equal(json_text_bytes(&list.largest_id), "b\""));
+    assert_true(rpc_bytes_equal(rpc_text_bytes(&list.largest_id), "b\""));
     assert_int_equal(list.largest_size, size + 2 + 4); /* as JSON */
     fields[PRODUCT_ID] = RPC_BYTES("c");
     fields[PRODUCT_TITLE] = RPC_BYTES("");
     assert_int_equal(product_list_add(&list, fields), PRODUCT_LIST_OK);
-    assert_true(rpc_bytes_equal(json_text_bytes(&list.largest_id), "b\""));
+    assert_true(rpc_bytes_equal(rpc_text_bytes(&list.largest_id), "b\""));
     while (product_list_add(&list, fields) == PRODUCT_LIST_OK) /* also when there is no more room */
         continue;
-    assert_true(rpc_bytes_equal(json_text_bytes(&list.largest_id), "b\""));
+    assert_true(rpc_bytes_equal(rpc_text_bytes(&list.largest_id), "b\""));
     product_list_clear(&list);
 }
 

@@ -75,15 +75,15 @@ static void prints_products(void)
 {
     struct rpc_bytes printed = {.data = NULL};
     struct product_list list;
-    struct json_text text = {.data = NULL};
+    struct rpc_text text = {.data = NULL};
     size_t offset, added = 0;
     char key[32];
 
     counted = true;
     if (product_print(&text, stored) != PRODUCT_PRINT_OK && text.size != 0)
         torture_violated("a part of a product is left");
-    (void)json_text_string(&text, RPC_BYTES("\x01\x02\x03"));
-    json_text_reset(&text);
+    (void)rpc_text_append_json_string(&text, RPC_BYTES("\x01\x02\x03"));
+    rpc_text_reset(&text, 0);
     product_list_init(&list, 1000, 1 << 20);
     for (int i = 0; i < 300; i++) {
         struct rpc_bytes bytes = {.data = key, .size = (size_t)snprintf(key, sizeof(key), "products:%d", i % 200)};
@@ -101,7 +101,7 @@ static void prints_products(void)
     if (!torture_fell() && (printed.data == NULL || added != 200))
         torture_violated("a list of %zu", added);
     product_list_clear(&list);
-    json_text_clear(&text);
+    rpc_text_clear(&text);
 }
 
 static void reads_an_event(void)

@@ -11,8 +11,8 @@
 
 #include "../test/simulation/frames.h"
 #include "amqp/mq.h"
-#include "buffer.h"
 #include "rpclib/connection.h"
+#include "rpclib/text.h"
 
 #define NOW_MS       1000000
 #define HEARTBEAT_S  10
@@ -47,7 +47,7 @@ enum cutting { WHOLE, AT_RANDOM, BYTE_BY_BYTE };
 struct run {
     struct mq *mq;
     struct mq_channel *consumer, *publisher; /* NULL: closed */
-    struct buffer story;
+    struct rpc_text story;
     unsigned events, opened;
     uint8_t habits;
 };
@@ -61,8 +61,8 @@ __attribute__((format(printf, 2, 3))) static void tell(struct run *run, const ch
     va_start(arguments, format);
     size = vsnprintf(line, sizeof(line), format, arguments);
     va_end(arguments);
-    HOLDS(buffer_append(&run->story,
-                        (struct rpc_bytes){line, (size_t)size < sizeof(line) ? (size_t)size : sizeof(line)}));
+    HOLDS(rpc_text_append(&run->story,
+                          (struct rpc_bytes){line, (size_t)size < sizeof(line) ? (size_t)size : sizeof(line)}));
     run->events++;
 }
 
@@ -345,11 +345,11 @@ static size_t chunk_size(enum cutting cutting, uint32_t *seed)
     return SIZE_MAX;
 }
 
-static void write_all(struct run *run, struct buffer *written)
+static void write_all(struct run *run, struct rpc_text *written)
 {
     struct rpc_bytes output = mq_output(run->mq);
 
-    HOLDS(buffer_append(written, output));
+    HOLDS(rpc_text_append(written, output));
     mq_output_written(run->mq, output.size, NOW_MS);
 }
 
@@ -384,7 +384,7 @@ static void check_end(struct run *run, uint8_t standing)
 static struct run run_once(struct rpc_bytes input, uint8_t standing, uint8_t habits, enum cutting cutting)
 {
     struct run run = {.habits = habits};
-    struct buffer written = {0};
+    struct rpc_text written = {0};
     uint32_t seed = habits;
 
     run.mq = mq_new(&(struct mq_options){.user = "me",
@@ -409,16 +409,16 @@ static struct run run_once(struct rpc_bytes input, uint8_t standing, uint8_t hab
     }
     write_all(&run, &written);
     tell(&run, "state %d, refused %d: %s;", mq_state(run.mq), mq_refused(run.mq), mq_error(run.mq));
-    check_output(&run, buffer_bytes(&written), cutting);
+    check_output(&run, rpc_text_bytes(&written), cutting);
     check_end(&run, standing);
     mq_free(run.mq);
-    buffer_clear(&written);
+    rpc_text_clear(&written);
     return run;
 }
 
 static void stories_are_equal(const struct run *one, const struct run *other)
 {
-    struct rpc_bytes a = buffer_bytes(&one->story), b = buffer_bytes(&other->story);
+    struct rpc_bytes a = rpc_text_bytes(&one->story), b = rpc_text_bytes(&other->story);
 
     if (!fuzz_equal(a, b))
         fprintf(stderr, "%.*s\nand, cut elsewhere:\n%.*s\n", (int)a.size, a.data, (int)b.size, b.data);
@@ -453,13 +453,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     whole = run_once(input, standing, habits, WHOLE);
     cut = run_once(input, standing, habits, AT_RANDOM);
     stories_are_equal(&whole, &cut);
-    buffer_clear(&cut.story);
+    rpc_text_clear(&cut.story);
     if (input.size <= BYTEWISE_MAX && habits % 8 == 0) {
         cut = run_once(input, standing, habits, BYTE_BY_BYTE);
         stories_are_equal(&whole, &cut);
-        buffer_clear(&cut.story);
+        rpc_text_clear(&cut.story);
     }
-    buffer_clear(&whole.story);
+    rpc_text_clear(&whole.story);
     frames_clear(&frames);
     return 0;
 }

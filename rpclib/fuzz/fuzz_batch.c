@@ -62,7 +62,7 @@ static void check_write(struct rpc_bytes index, struct rpc_bytes bodies, const s
     while (added < count && batch_add(&batch, &entries[added])) {
         added++;
         HOLDS(batch.count == added && batch_is_sound(batch_read(&batch)));
-        HOLDS(buffer_size(&batch.bodies) <= BATCH_SIZE_MAX + 2 * BATCH_MESSAGES_MAX);
+        HOLDS(batch.bodies.size <= BATCH_SIZE_MAX + 2 * BATCH_MESSAGES_MAX);
     }
     written = batch_read(&batch);
     HOLDS(added == count || bodies.size > BATCH_SIZE_MAX); /* the index is too small for its own bound */

@@ -92,29 +92,29 @@ static char *printed(const json_t *value)
 static void check_request_round_trip(const struct wire_call *call)
 {
     char *args = printed(call->args), *kwargs = printed(call->kwargs), reason[WIRE_REASON_SIZE];
-    struct buffer body = {0};
+    struct rpc_text body = {0};
     struct wire_call again;
 
     HOLDS(wire_request(&body, rpc_bytes_of(args), rpc_bytes_of(kwargs)));
-    HOLDS(wire_call_parse(&again, buffer_bytes(&body), reason) == WIRE_CALL_OK);
+    HOLDS(wire_call_parse(&again, rpc_text_bytes(&body), reason) == WIRE_CALL_OK);
     HOLDS(json_equal(call->args, again.args) && json_equal(call->kwargs, again.kwargs));
     wire_call_clear(&again);
-    buffer_clear(&body);
+    rpc_text_clear(&body);
     free(args);
     free(kwargs);
 }
 
 static void check_repr(const json_t *value, size_t size)
 {
-    struct buffer out = {0};
+    struct rpc_text out = {0};
     struct rpc_bytes text;
 
     HOLDS(python_repr(&out, value));
-    text = buffer_bytes(&out);
+    text = rpc_text_bytes(&out);
     HOLDS(text.size > 0 && text.size <= REPR_GROWTH * size && fuzz_is_utf8(text));
     for (size_t i = 0; i < text.size; i++)
         HOLDS((unsigned char)text.data[i] >= ' ' && text.data[i] != 0x7F);
-    buffer_clear(&out);
+    rpc_text_clear(&out);
 }
 
 static void check_request(struct rpc_bytes body)
@@ -160,30 +160,30 @@ static void check_error(const struct rpc_error *error)
 {
     char reason[RPC_JSON_REASON_SIZE];
     json_t *exc_args = rpc_json_load(error->exc_args, reason);
-    struct buffer body = {0};
+    struct rpc_text body = {0};
     struct wire_answer again;
 
     HOLDS(json_is_array(exc_args));
     HOLDS(fuzz_is_utf8(error->exc_type) && fuzz_is_utf8(error->exc_path) && fuzz_is_utf8(error->value));
     HOLDS(wire_error(&body, error));
-    HOLDS(wire_answer_parse(&again, buffer_bytes(&body)) == RPC_REMOTE_ERROR);
+    HOLDS(wire_answer_parse(&again, rpc_text_bytes(&body)) == RPC_REMOTE_ERROR);
     errors_are_equal(error, &again.reply.error);
     wire_answer_clear(&again);
-    buffer_clear(&body);
+    rpc_text_clear(&body);
     json_decref(exc_args);
 }
 
 static void check_result(struct rpc_bytes result)
 {
-    struct buffer body = {0};
+    struct rpc_text body = {0};
     struct wire_answer again;
 
     HOLDS(rpc_json_check(result));
     HOLDS(wire_result(&body, result));
-    HOLDS(wire_answer_parse(&again, buffer_bytes(&body)) == RPC_OK);
+    HOLDS(wire_answer_parse(&again, rpc_text_bytes(&body)) == RPC_OK);
     HOLDS(fuzz_equal(result, again.reply.result));
     wire_answer_clear(&again);
-    buffer_clear(&body);
+    rpc_text_clear(&body);
 }
 
 static void check_answer(struct rpc_bytes body)
@@ -205,16 +205,16 @@ static void check_answer(struct rpc_bytes body)
 static void check_own_error(struct rpc_bytes text)
 {
     const struct rpc_error error = {.exc_type = text, .exc_path = text, .value = text};
-    struct buffer body = {0};
+    struct rpc_text body = {0};
     struct wire_answer again;
 
-    HOLDS(wire_error(&body, &error) && buffer_size(&body) > 0);
+    HOLDS(wire_error(&body, &error) && body.size > 0);
     if (text.size == 0 || memchr(text.data, '\0', text.size) == NULL)
-        HOLDS(wire_answer_parse(&again, buffer_bytes(&body)) == RPC_REMOTE_ERROR);
+        HOLDS(wire_answer_parse(&again, rpc_text_bytes(&body)) == RPC_REMOTE_ERROR);
     else
-        HOLDS(wire_answer_parse(&again, buffer_bytes(&body)) != RPC_OK);
+        HOLDS(wire_answer_parse(&again, rpc_text_bytes(&body)) != RPC_OK);
     wire_answer_clear(&again);
-    buffer_clear(&body);
+    rpc_text_clear(&body);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -133,7 +133,7 @@ bool answers_gather(struct rpc_incoming *request, struct mq_channel *channel)
     struct rpc_service *service = request->service;
     struct answers *answers = &service->answers;
     const struct batch_entry entry = {.key = rpc_bytes_of(request->envelope.correlation_id),
-                                      .body = buffer_bytes(&service->body)};
+                                      .body = rpc_text_bytes(&service->body)};
 
     if (request->batch == NULL || !request->envelope.takes_batches)
         return false;

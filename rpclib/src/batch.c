@@ -16,10 +16,10 @@ static void put(char *at, size_t value, unsigned size)
     }
 }
 
-static bool index_add(struct buffer *index, const struct batch_entry *entry)
+static bool index_add(struct rpc_text *index, const struct batch_entry *entry)
 {
     size_t size = INDEX_ROOM + entry->key.size + entry->properties.size;
-    char *at = buffer_reserve(index, size);
+    char *at = rpc_text_reserve(index, size);
 
     if (at == NULL)
         return false;
@@ -31,41 +31,41 @@ static bool index_add(struct buffer *index, const struct batch_entry *entry)
         memcpy(at + 2, entry->properties.data, entry->properties.size);
     at += 2 + entry->properties.size;
     put(at, entry->body.size, 4);
-    buffer_grown(index, size);
+    rpc_text_commit(index, size);
     return true;
 }
 
 /* The array is closed at each step, so that what is there is always the whole body. */
-static bool bodies_add(struct buffer *bodies, struct rpc_bytes body)
+static bool bodies_add(struct rpc_text *bodies, struct rpc_bytes body)
 {
-    size_t before = buffer_size(bodies);
-    char *at = buffer_reserve(bodies, body.size + 2);
+    size_t before = bodies->size;
+    char *at = rpc_text_reserve(bodies, body.size + 2);
 
     if (at == NULL)
         return false;
     if (before > 0) {
-        buffer_truncate(bodies, before - 1);
+        rpc_text_truncate(bodies, before - 1);
         *--at = ',';
     } else {
         *at = '[';
     }
     memcpy(at + 1, body.data, body.size);
     at[1 + body.size] = ']';
-    buffer_grown(bodies, body.size + 2);
+    rpc_text_commit(bodies, body.size + 2);
     return true;
 }
 
 bool batch_add(struct batch *batch, const struct batch_entry *entry)
 {
-    size_t before = buffer_size(&batch->index);
+    size_t before = batch->index.size;
 
     if (batch->count == BATCH_MESSAGES_MAX || entry->key.size == 0 || entry->key.size > KEY_SIZE_MAX ||
         entry->properties.size > PROPERTIES_MAX || entry->body.size == 0 ||
-        buffer_size(&batch->bodies) + entry->body.size > BATCH_SIZE_MAX ||
-        before + entry->properties.size > INDEX_SIZE_MAX || !index_add(&batch->index, entry))
+        batch->bodies.size + entry->body.size > BATCH_SIZE_MAX || before + entry->properties.size > INDEX_SIZE_MAX ||
+        !index_add(&batch->index, entry))
         return false;
     if (!bodies_add(&batch->bodies, entry->body)) {
-        buffer_truncate(&batch->index, before);
+        rpc_text_truncate(&batch->index, before);
         return false;
     }
     batch->count++;
@@ -74,15 +74,15 @@ bool batch_add(struct batch *batch, const struct batch_entry *entry)
 
 void batch_reset(struct batch *batch)
 {
-    buffer_consume(&batch->index, buffer_size(&batch->index));
-    buffer_consume(&batch->bodies, buffer_size(&batch->bodies));
+    rpc_text_reset(&batch->index, RPC_TEXT_KEEP_SIZE);
+    rpc_text_reset(&batch->bodies, RPC_TEXT_KEEP_SIZE);
     batch->count = 0;
 }
 
 void batch_clear(struct batch *batch)
 {
-    buffer_clear(&batch->index);
-    buffer_clear(&batch->bodies);
+    rpc_text_clear(&batch->index);
+    rpc_text_clear(&batch->bodies);
     batch->count = 0;
 }
 
@@ -90,19 +90,19 @@ amqp_table_entry_t batch_header(const struct batch *batch)
 {
     return (amqp_table_entry_t){
         .key = amqp_cstring_bytes(HEADER),
-        .value = {.kind = AMQP_FIELD_KIND_BYTES, .value.bytes = frame_bytes(buffer_bytes(&batch->index))}};
+        .value = {.kind = AMQP_FIELD_KIND_BYTES, .value.bytes = frame_bytes(rpc_text_bytes(&batch->index))}};
 }
 
 struct rpc_bytes batch_body(const struct batch *batch)
 {
-    return buffer_bytes(&batch->bodies);
+    return rpc_text_bytes(&batch->bodies);
 }
 
 /* --- reading --- */
 
 struct batch_reader batch_read(const struct batch *batch)
 {
-    return (struct batch_reader){buffer_bytes(&batch->index), batch_body(batch)};
+    return (struct batch_reader){rpc_text_bytes(&batch->index), batch_body(batch)};
 }
 
 bool batch_open(struct batch_reader *out, const struct mq_message *message)

@@ -13,7 +13,7 @@
 #define RPCLIB_SRC_BATCH_H
 
 #include "amqp/mq.h"
-#include "buffer.h"
+#include "rpclib/text.h"
 
 #define BATCH_MESSAGES_MAX 16
 #define BATCH_SIZE_MAX     16384 /* of the bodies together; larger messages go alone */
@@ -22,8 +22,8 @@
 #define BATCH_APP_ID "rpclib-1"     /* the app_id of messages whose sender takes batches */
 
 struct batch {
-    struct buffer index;
-    struct buffer bodies;
+    struct rpc_text index;
+    struct rpc_text bodies;
     unsigned count;
 };
 

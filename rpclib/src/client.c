@@ -28,7 +28,7 @@ struct rpc_client {
     char reply_to[RPC_UUID_SIZE]; /* a new one for each channel: the old queue may still be held by a dead link */
     struct rpc_loop_timer *timer;
     uint64_t timer_at_ms; /* when it will run; UINT64_MAX while it is stopped */
-    struct buffer body, properties;
+    struct rpc_text body, properties;
     struct rpc_client_stats stats;
 };
 
@@ -329,10 +329,10 @@ static bool client_gather(struct rpc_client *client, const struct outgoing *out,
         return false;
     gathered = callee_gather(call->callee, call, calls_id(client->calls, call),
                              &(struct batch_entry){.key = out->publish.routing_key,
-                                                   .properties = buffer_bytes(&client->properties),
+                                                   .properties = rpc_text_bytes(&client->properties),
                                                    .body = out->publish.body},
                              timeout_ms);
-    buffer_consume(&client->properties, buffer_size(&client->properties));
+    rpc_text_reset(&client->properties, RPC_TEXT_KEEP_SIZE);
     if (gathered)
         session_flush_later(&client->session);
     return gathered;
@@ -346,7 +346,7 @@ static enum rpc_status client_send(struct rpc_client *client, const struct rpc_r
     if (!wire_request(&client->body, request->args, request->kwargs))
         return RPC_NO_MEMORY;
     if (!outgoing_init(&out, client, request, call->correlation_id, context_headers(request->context),
-                       buffer_bytes(&client->body)))
+                       rpc_text_bytes(&client->body)))
         return RPC_TOO_LARGE;
     if (client->batches)
         call->callee = callees_get(&client->callees, request->service);
@@ -372,7 +372,7 @@ enum rpc_status rpc_call(struct rpc_client *client, const struct rpc_request *re
     if (call == NULL)
         return RPC_BUSY;
     status = client_send(client, request, call);
-    buffer_consume(&client->body, buffer_size(&client->body));
+    rpc_text_reset(&client->body, RPC_TEXT_KEEP_SIZE);
     if (status != RPC_OK) {
         client_forget(client, call);
         return status;
@@ -461,8 +461,8 @@ void rpc_client_free(struct rpc_client *client)
     calls_free(client->calls);
     rpc_loop_timer_free(client->timer);
     callees_clear(&client->callees);
-    buffer_clear(&client->body);
-    buffer_clear(&client->properties);
+    rpc_text_clear(&client->body);
+    rpc_text_clear(&client->properties);
     free(client->name);
     free(client->exchange);
     free(client);

@@ -12,10 +12,10 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-#include "buffer.h"
 #include "rpclib/connection.h"
 #include "rpclib/json.h"
-#include "utf8.h"
+#include "rpclib/text.h"
+#include "rpclib/utf8.h"
 #include "uuid.h"
 
 #define PREFIX       "nameko."
@@ -425,7 +425,7 @@ static json_t *field_to_json(const amqp_field_value_t *field, int depth, bool *n
  * What nearly every context holds is printed here, without a value being built for it: texts that spell themselves, and
  * arrays of such.
  */
-static bool print_plain(struct buffer *out, amqp_bytes_t text)
+static bool print_plain(struct rpc_text *out, amqp_bytes_t text)
 {
     const struct rpc_bytes bytes = {text.bytes, text.len};
 
@@ -433,33 +433,34 @@ static bool print_plain(struct buffer *out, amqp_bytes_t text)
         if (bytes.data[i] < ' ' || bytes.data[i] > '~' || bytes.data[i] == '"' || bytes.data[i] == '\\')
             return false;
     }
-    return buffer_append(out, RPC_BYTES("\"")) && buffer_append(out, bytes) && buffer_append(out, RPC_BYTES("\""));
+    return rpc_text_append(out, RPC_BYTES("\"")) && rpc_text_append(out, bytes) &&
+           rpc_text_append(out, RPC_BYTES("\""));
 }
 
-static bool print_plain_field(struct buffer *out, const amqp_field_value_t *field)
+static bool print_plain_field(struct rpc_text *out, const amqp_field_value_t *field)
 {
     const amqp_array_t *array = &field->value.array;
 
     if (is_text(field))
         return print_plain(out, field->value.bytes);
-    if (!stack_is_sound(field) || !buffer_append(out, RPC_BYTES("[")))
+    if (!stack_is_sound(field) || !rpc_text_append(out, RPC_BYTES("[")))
         return false;
     for (int i = 0; i < array->num_entries; i++) {
-        if ((i > 0 && !buffer_append(out, RPC_BYTES(","))) || !print_plain(out, array->entries[i].value.bytes))
+        if ((i > 0 && !rpc_text_append(out, RPC_BYTES(","))) || !print_plain(out, array->entries[i].value.bytes))
             return false;
     }
-    return buffer_append(out, RPC_BYTES("]"));
+    return rpc_text_append(out, RPC_BYTES("]"));
 }
 
 /* False when there is more to it than that, or no memory. */
-static bool print_plain_table(struct buffer *out, const amqp_table_t *table)
+static bool print_plain_table(struct rpc_text *out, const amqp_table_t *table)
 {
-    bool plain = buffer_append(out, RPC_BYTES("{"));
+    bool plain = rpc_text_append(out, RPC_BYTES("{"));
 
     for (int i = 0; plain && i < table->num_entries; i++)
-        plain = (i == 0 || buffer_append(out, RPC_BYTES(","))) && print_plain(out, table->entries[i].key) &&
-                buffer_append(out, RPC_BYTES(":")) && print_plain_field(out, &table->entries[i].value);
-    return plain && buffer_append(out, (struct rpc_bytes){"}", 2}); /* with its NUL */
+        plain = (i == 0 || rpc_text_append(out, RPC_BYTES(","))) && print_plain(out, table->entries[i].key) &&
+                rpc_text_append(out, RPC_BYTES(":")) && print_plain_field(out, &table->entries[i].value);
+    return plain && rpc_text_append(out, (struct rpc_bytes){"}", 2}); /* with its NUL */
 }
 
 static char *print_any_table(const amqp_table_t *table)
@@ -475,13 +476,13 @@ static char *print_any_table(const amqp_table_t *table)
 char *rpc_context_to_json(const struct rpc_context *context, size_t *size)
 {
     amqp_table_t table = context_headers(context);
-    struct buffer printed = {0};
+    struct rpc_text printed = {0};
     char *text;
 
     if (print_plain_table(&printed, &table)) {
         text = printed.data;
     } else {
-        buffer_clear(&printed);
+        rpc_text_clear(&printed);
         text = print_any_table(&table);
     }
     if (text != NULL && size != NULL)

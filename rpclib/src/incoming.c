@@ -59,8 +59,8 @@ static void incoming_send(struct rpc_incoming *request, bool made, bool is_error
     if (!made)
         status = RPC_NO_MEMORY;
     else if (channel != NULL && !(waits = answers_gather(request, channel)))
-        status = answers_send_one(request, channel, buffer_bytes(&service->body));
-    buffer_consume(&service->body, buffer_size(&service->body));
+        status = answers_send_one(request, channel, rpc_text_bytes(&service->body));
+    rpc_text_reset(&service->body, RPC_TEXT_KEEP_SIZE);
     if (status == RPC_TOO_LARGE) { /* handed back, it would come again and again; the answer to this is a small one */
         rpc_incoming_fail_unexpected(request, "the answer is larger than a message may be");
         return;
@@ -143,22 +143,22 @@ void rpc_incoming_fail_unexpected(struct rpc_incoming *request, const char *caus
 
 void rpc_incoming_fail_validation(struct rpc_incoming *request, const json_t *messages)
 {
-    struct buffer value = {0};
+    struct rpc_text value = {0};
     char *text = json_dumps(messages, JSON_ENCODE_ANY);
-    struct buffer exc_args = {0};
+    struct rpc_text exc_args = {0};
 
-    if (text != NULL && python_repr(&value, messages) && buffer_append(&exc_args, RPC_BYTES("[")) &&
-        buffer_append(&exc_args, rpc_bytes_of(text)) && buffer_append(&exc_args, RPC_BYTES("]")))
+    if (text != NULL && python_repr(&value, messages) && rpc_text_append(&exc_args, RPC_BYTES("[")) &&
+        rpc_text_append(&exc_args, rpc_bytes_of(text)) && rpc_text_append(&exc_args, RPC_BYTES("]")))
         rpc_incoming_answer_error(request,
                                   &(struct rpc_error){.exc_type = RPC_BYTES("ValidationError"),
                                                       .exc_path = RPC_BYTES("marshmallow.exceptions.ValidationError"),
-                                                      .value = buffer_bytes(&value),
-                                                      .exc_args = buffer_bytes(&exc_args)});
+                                                      .value = rpc_text_bytes(&value),
+                                                      .exc_args = rpc_text_bytes(&exc_args)});
     else
         rpc_incoming_fail_unexpected(request, "out of memory");
     free(text);
-    buffer_clear(&value);
-    buffer_clear(&exc_args);
+    rpc_text_clear(&value);
+    rpc_text_clear(&exc_args);
 }
 
 /* --- what a handler asks of its request --- */

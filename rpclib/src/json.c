@@ -5,12 +5,12 @@
  */
 #include "rpclib/json.h"
 
-#include <endian.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "utf8.h"
+#include "plain.h"
+#include "rpclib/utf8.h"
 
 _Static_assert(RPC_JSON_DEPTH_MAX == 64, "the scanner keeps one bit a level in a uint64_t");
 
@@ -64,13 +64,6 @@ struct scan {
 
 static void build_scalar(struct scan *scan, const unsigned char *start);
 static void build_open(struct scan *scan);
-
-/* Bytes that may stand in a string as they are and are a character each. */
-static const bool plain[256] = {
-    [' ' ... '!'] = true,
-    ['#' ... '['] = true,
-    [']' ... 0x7F] = true,
-};
 
 static bool is_digit(unsigned char byte)
 {
@@ -159,32 +152,6 @@ static enum fault scan_escape(struct scan *scan)
     }
 }
 
-/*
- * Behind the bytes at `at` that are plain, eight at a time while there are so many: strings are most of every message.  A
- * byte that is not plain is below a blank, a quote, a backslash, or has its highest bit set; each test leaves that bit set
- * in such a byte, and perhaps in those behind the first one.
- */
-static const unsigned char *skip_plain(const unsigned char *at, const unsigned char *end)
-{
-    const uint64_t ones = 0x0101010101010101, highest = 0x80 * ones;
-
-    while (end - at >= 8) {
-        uint64_t bytes, quote, backslash, found;
-
-        memcpy(&bytes, at, sizeof(bytes));
-        bytes = le64toh(bytes);
-        quote = bytes ^ ('"' * ones);
-        backslash = bytes ^ ('\\' * ones);
-        found = (bytes | (bytes - ' ' * ones) | (quote - ones) | (backslash - ones)) & highest;
-        if (found != 0)
-            return at + __builtin_ctzll(found) / 8;
-        at += 8;
-    }
-    while (at < end && plain[*at])
-        at++;
-    return at;
-}
-
 /* At the opening quote; leaves behind the closing one. */
 static enum fault scan_string(struct scan *scan)
 {
@@ -194,7 +161,7 @@ static enum fault scan_string(struct scan *scan)
         enum fault fault;
         size_t size;
 
-        scan->at = skip_plain(scan->at, scan->end);
+        scan->at = plain_skip(scan->at, scan->end);
         if (scan->at == scan->end)
             return FAULT_END;
         if (*scan->at == '"') {

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "utf8.h"
+#include "rpclib/utf8.h"
 
 _Static_assert(RPC_LOG_LINE_SIZE_MAX < PIPE_BUF, "a line is written whole or not at all");
 

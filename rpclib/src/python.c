@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rpclib/utf8.h"
+
 #define NUMBER_SIZE     40
 #define REAL_DIGITS_MAX 17 /* enough for any double */
 
@@ -35,28 +37,7 @@ static bool is_printable(uint32_t code)
     return code >= 0x20;
 }
 
-/* One code point of sound UTF-8 (jansson's strings are), and how many bytes it took. */
-static size_t utf8_next(const char *text, uint32_t *code)
-{
-    const unsigned char *at = (const unsigned char *)text;
-
-    if (at[0] < 0x80) {
-        *code = at[0];
-        return 1;
-    }
-    if (at[0] < 0xe0) {
-        *code = (at[0] & 0x1fu) << 6 | (at[1] & 0x3fu);
-        return 2;
-    }
-    if (at[0] < 0xf0) {
-        *code = (at[0] & 0xfu) << 12 | (at[1] & 0x3fu) << 6 | (at[2] & 0x3fu);
-        return 3;
-    }
-    *code = (at[0] & 7u) << 18 | (at[1] & 0x3fu) << 12 | (at[2] & 0x3fu) << 6 | (at[3] & 0x3fu);
-    return 4;
-}
-
-static bool append_escape(struct buffer *out, uint32_t code)
+static bool append_escape(struct rpc_text *out, uint32_t code)
 {
     char escape[16];
 
@@ -68,53 +49,53 @@ static bool append_escape(struct buffer *out, uint32_t code)
         snprintf(escape, sizeof(escape), "\\u%04" PRIx32, code);
     else
         snprintf(escape, sizeof(escape), "\\U%08" PRIx32, code);
-    return buffer_append(out, rpc_bytes_of(escape));
+    return rpc_text_append(out, rpc_bytes_of(escape));
 }
 
 /* Single quotes, unless only single ones stand inside. */
-static bool repr_text(struct buffer *out, const char *text, size_t size)
+static bool repr_text(struct rpc_text *out, const char *text, size_t size)
 {
     const char quote = memchr(text, '\'', size) != NULL && memchr(text, '"', size) == NULL ? '"' : '\'';
     const struct rpc_bytes mark = {&quote, 1};
-    bool done = buffer_append(out, mark);
+    bool done = rpc_text_append(out, mark);
 
     for (size_t at = 0; done && at < size;) {
         uint32_t code;
-        size_t width = utf8_next(text + at, &code);
+        size_t width = rpc_utf8_decode(text + at, &code);
 
         if (code == '\\' || code == (unsigned char)quote)
-            done = buffer_append(out, RPC_BYTES("\\")) && buffer_append(out, (struct rpc_bytes){text + at, width});
+            done = rpc_text_append(out, RPC_BYTES("\\")) && rpc_text_append(out, (struct rpc_bytes){text + at, width});
         else if (is_printable(code))
-            done = buffer_append(out, (struct rpc_bytes){text + at, width});
+            done = rpc_text_append(out, (struct rpc_bytes){text + at, width});
         else
             done = append_escape(out, code);
         at += width;
     }
-    return done && buffer_append(out, mark);
+    return done && rpc_text_append(out, mark);
 }
 
-static bool repr_list(struct buffer *out, const json_t *list)
+static bool repr_list(struct rpc_text *out, const json_t *list)
 {
-    bool done = buffer_append(out, RPC_BYTES("["));
+    bool done = rpc_text_append(out, RPC_BYTES("["));
 
     for (size_t i = 0; done && i < json_array_size(list); i++)
-        done = (i == 0 || buffer_append(out, RPC_BYTES(", "))) && python_repr(out, json_array_get(list, i));
-    return done && buffer_append(out, RPC_BYTES("]"));
+        done = (i == 0 || rpc_text_append(out, RPC_BYTES(", "))) && python_repr(out, json_array_get(list, i));
+    return done && rpc_text_append(out, RPC_BYTES("]"));
 }
 
-static bool repr_dict(struct buffer *out, json_t *object)
+static bool repr_dict(struct rpc_text *out, json_t *object)
 {
-    bool done = buffer_append(out, RPC_BYTES("{")), first = true;
+    bool done = rpc_text_append(out, RPC_BYTES("{")), first = true;
     const char *key;
     json_t *value;
 
     json_object_foreach(object, key, value)
     {
-        done = done && (first || buffer_append(out, RPC_BYTES(", "))) && repr_text(out, key, strlen(key)) &&
-               buffer_append(out, RPC_BYTES(": ")) && python_repr(out, value);
+        done = done && (first || rpc_text_append(out, RPC_BYTES(", "))) && repr_text(out, key, strlen(key)) &&
+               rpc_text_append(out, RPC_BYTES(": ")) && python_repr(out, value);
         first = false;
     }
-    return done && buffer_append(out, RPC_BYTES("}"));
+    return done && rpc_text_append(out, RPC_BYTES("}"));
 }
 
 /* The fewest digits that make the same double, in Python's notation: with an exponent from 1e16 on and below 1e-4. */
@@ -130,7 +111,7 @@ static void repr_real(char text[NUMBER_SIZE], double number)
         snprintf(text, NUMBER_SIZE, "%.*f", digits - exponent > 2 ? digits - exponent - 1 : 1, number);
 }
 
-static bool repr_number(struct buffer *out, const json_t *value)
+static bool repr_number(struct rpc_text *out, const json_t *value)
 {
     char text[NUMBER_SIZE];
 
@@ -138,10 +119,10 @@ static bool repr_number(struct buffer *out, const json_t *value)
         snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, json_integer_value(value));
     else
         repr_real(text, json_real_value(value));
-    return buffer_append(out, rpc_bytes_of(text));
+    return rpc_text_append(out, rpc_bytes_of(text));
 }
 
-bool python_repr(struct buffer *out, const json_t *value)
+bool python_repr(struct rpc_text *out, const json_t *value)
 {
     switch (json_typeof(value)) {
     case JSON_OBJECT:
@@ -154,11 +135,11 @@ bool python_repr(struct buffer *out, const json_t *value)
     case JSON_REAL:
         return repr_number(out, value);
     case JSON_TRUE:
-        return buffer_append(out, RPC_BYTES("True"));
+        return rpc_text_append(out, RPC_BYTES("True"));
     case JSON_FALSE:
-        return buffer_append(out, RPC_BYTES("False"));
+        return rpc_text_append(out, RPC_BYTES("False"));
     case JSON_NULL:
-        return buffer_append(out, RPC_BYTES("None"));
+        return rpc_text_append(out, RPC_BYTES("None"));
     }
     return false;
 }

@@ -4,9 +4,9 @@
 
 #include <jansson.h>
 
-#include "buffer.h"
+#include "rpclib/text.h"
 
 /* Python's repr() of a value as json.loads() makes it.  False when out of memory. */
-bool python_repr(struct buffer *out, const json_t *value);
+bool python_repr(struct rpc_text *out, const json_t *value);
 
 #endif

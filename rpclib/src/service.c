@@ -271,7 +271,7 @@ void rpc_service_free(struct rpc_service *service)
     }
     rpc_loop_timer_free(service->stop_timer);
     rpc_loop_timer_free(service->standby_timer);
-    buffer_clear(&service->body);
+    rpc_text_clear(&service->body);
     batch_clear(&service->answers.batch);
     empty_amqp_pool(&service->batch_pool);
     free(service->subscriptions);

@@ -3,10 +3,10 @@
 #define RPCLIB_SRC_SERVICE_H
 
 #include "answers.h"
-#include "buffer.h"
 #include "consumer.h"
 #include "dead_letters.h"
 #include "rpclib/service.h"
+#include "rpclib/text.h"
 
 /*
  * One event handler with its queue; or with the queue of its suspects, where each event is under way alone.
@@ -32,7 +32,7 @@ struct rpc_service {
     struct subscription *subscriptions; /* the handlers', in their order, and behind them the suspects' */
     size_t subscriptions_count;
     struct dead_letters dead_letters; /* unused unless they are kept */
-    struct buffer body;               /* of the answer that is being made */
+    struct rpc_text body;             /* of the answer that is being made */
     struct answers answers;           /* that wait for the end of the turn */
     amqp_pool_t batch_pool;           /* for the properties of a batch's requests */
     struct rpc_service_stats stats;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "python.h"
+#include "rpclib/utf8.h"
 #include "wire.h"
 
 static size_t parameters_count(const struct rpc_method *method)
@@ -21,19 +22,19 @@ static size_t parameters_count(const struct rpc_method *method)
 /* repr() of a name, for a message.  A name that is too long is cut: the message has a bound. */
 static void name_repr(const char *name, char out[WIRE_REASON_SIZE / 2])
 {
-    struct buffer text = {0};
+    struct rpc_text text = {0};
     json_t *value = json_string(name);
     struct rpc_bytes bytes = {"?", 1};
 
     if (value != NULL && python_repr(&text, value))
-        bytes = buffer_bytes(&text);
+        bytes = rpc_text_bytes(&text);
     if (bytes.size >= WIRE_REASON_SIZE / 2) {
         bytes.size = WIRE_REASON_SIZE / 2 - 1;
-        while ((bytes.data[bytes.size] & 0xc0) == 0x80) /* not within a character */
+        while (rpc_utf8_tail((unsigned char)bytes.data[bytes.size])) /* not within a character */
             bytes.size--;
     }
     snprintf(out, WIRE_REASON_SIZE / 2, "%.*s", (int)bytes.size, bytes.data);
-    buffer_clear(&text);
+    rpc_text_clear(&text);
     json_decref(value);
 }
 

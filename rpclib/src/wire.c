@@ -9,13 +9,13 @@
 
 /* --- bodies --- */
 
-static bool append_all(struct buffer *out, size_t count, const struct rpc_bytes parts[])
+static bool append_all(struct rpc_text *out, size_t count, const struct rpc_bytes parts[])
 {
-    size_t before = buffer_size(out);
+    size_t before = out->size;
 
     for (size_t i = 0; i < count; i++) {
-        if (!buffer_append(out, parts[i])) {
-            buffer_truncate(out, before);
+        if (!rpc_text_append(out, parts[i])) {
+            rpc_text_truncate(out, before);
             return false;
         }
     }
@@ -31,13 +31,13 @@ static struct rpc_bytes or_default(struct rpc_bytes given, struct rpc_bytes fall
     return given.size > 0 ? given : fallback;
 }
 
-bool wire_request(struct buffer *out, struct rpc_bytes args, struct rpc_bytes kwargs)
+bool wire_request(struct rpc_text *out, struct rpc_bytes args, struct rpc_bytes kwargs)
 {
     return APPEND(out, RPC_BYTES("{\"args\": "), or_default(args, RPC_BYTES("[]")), RPC_BYTES(", \"kwargs\": "),
                   or_default(kwargs, RPC_BYTES("{}")), RPC_BYTES("}"));
 }
 
-bool wire_result(struct buffer *out, struct rpc_bytes result)
+bool wire_result(struct rpc_text *out, struct rpc_bytes result)
 {
     return APPEND(out, RPC_BYTES("{\"result\": "), or_default(result, RPC_BYTES("null")),
                   RPC_BYTES(", \"error\": null}"));
@@ -51,7 +51,7 @@ static json_t *text_value(struct rpc_bytes text)
     return value != NULL ? value : json_string("(text that is no UTF-8)");
 }
 
-bool wire_error(struct buffer *out, const struct rpc_error *error)
+bool wire_error(struct rpc_text *out, const struct rpc_error *error)
 {
     char reason[RPC_JSON_REASON_SIZE];
     json_t *exc_args = error->exc_args.size > 0 ? rpc_json_load(error->exc_args, reason) : NULL;
@@ -67,7 +67,7 @@ bool wire_error(struct buffer *out, const struct rpc_error *error)
                      "exc_path", text_value(error->exc_path), "exc_args", exc_args, "value", text_value(error->value));
     if (body != NULL)
         text = json_dumps(body, 0);
-    done = text != NULL && buffer_append(out, rpc_bytes_of(text));
+    done = text != NULL && rpc_text_append(out, rpc_bytes_of(text));
     free(text);
     json_decref(body);
     return done;

@@ -9,10 +9,10 @@
 #include <jansson.h>
 
 #include "amqp/frame.h"
-#include "buffer.h"
 #include "rpclib/client.h"
 #include "rpclib/error.h"
 #include "rpclib/service.h"
+#include "rpclib/text.h"
 
 #define WIRE_EXCHANGE     "nameko-rpc"
 #define WIRE_CONTENT_TYPE "application/json"
@@ -37,11 +37,11 @@ static inline void wire_properties(amqp_basic_properties_t *out, uint8_t deliver
     };
 }
 
-/* --- bodies; false, with the buffer as it was, when out of memory --- */
+/* --- bodies; false, with the text as it was, when out of memory --- */
 
-bool wire_request(struct buffer *out, struct rpc_bytes args, struct rpc_bytes kwargs);
-bool wire_result(struct buffer *out, struct rpc_bytes result);
-bool wire_error(struct buffer *out, const struct rpc_error *error);
+bool wire_request(struct rpc_text *out, struct rpc_bytes args, struct rpc_bytes kwargs);
+bool wire_result(struct rpc_text *out, struct rpc_bytes result);
+bool wire_error(struct rpc_text *out, const struct rpc_error *error);
 
 /* A request's body taken apart.  wire_call_clear() it in any case. */
 struct wire_call {

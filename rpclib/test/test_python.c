@@ -15,16 +15,16 @@ static void repr_is_at(const char *json, const char *expected, int line)
 {
     char reason[RPC_JSON_REASON_SIZE];
     json_t *value = rpc_json_load(rpc_bytes_of(json), reason);
-    struct buffer out = {0};
+    struct rpc_text out = {0};
 
     if (value == NULL)
         fail_msg("line %d: %s", line, reason);
-    assert_true(buffer_append(&out, RPC_BYTES("before ")));
+    assert_true(rpc_text_append(&out, RPC_BYTES("before ")));
     assert_true(python_repr(&out, value));
-    assert_true(buffer_append(&out, RPC_BYTES("\0")));
+    assert_true(rpc_text_append(&out, RPC_BYTES("\0")));
     if (strncmp(out.data, "before ", 7) != 0 || strcmp(out.data + 7, expected) != 0)
         fail_msg("line %d: %s instead of %s", line, out.data + 7, expected);
-    buffer_clear(&out);
+    rpc_text_clear(&out);
     json_decref(value);
 }
 

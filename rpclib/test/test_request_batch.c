@@ -29,10 +29,10 @@ static void put_u32(char *at, uint32_t value)
 }
 
 /* Encoded properties with an array of arrays of ... in their headers. */
-static void append_nested_headers(struct buffer *raw, unsigned nested)
+static void append_nested_headers(struct rpc_text *raw, unsigned nested)
 {
     const size_t item = 5, head = 2, table = 3 + (size_t)nested * item; /* kind and size; flags; key "a", and then */
-    char *at = buffer_reserve(raw, head + 4 + table);
+    char *at = rpc_text_reserve(raw, head + 4 + table);
 
     assert_non_null(at);
     memcpy(at, "\x20\x00", head);
@@ -42,14 +42,14 @@ static void append_nested_headers(struct buffer *raw, unsigned nested)
         at[head + 6 + i * item] = 'A';
         put_u32(at + head + 7 + i * item, (uint32_t)((nested - i - 1) * item));
     }
-    buffer_grown(raw, head + 4 + table - 1);
+    rpc_text_commit(raw, head + 4 + table - 1);
 }
 
 /* Requests of a client of rpclib, in one message. */
 static void batch_comes(uint64_t tag, bool redelivered, const struct batched *requests, size_t count)
 {
     struct batch batch = {0};
-    struct buffer raw = {0};
+    struct rpc_text raw = {0};
     amqp_table_entry_t header;
 
     for (size_t i = 0; i < count; i++) {
@@ -67,9 +67,9 @@ static void batch_comes(uint64_t tag, bool redelivered, const struct batched *re
         else
             assert_int_equal(frame_append_properties(&raw, &properties, 4096), RPC_OK);
         assert_true(batch_add(&batch, &(struct batch_entry){.key = rpc_bytes_of(requests[i].key),
-                                                            .properties = buffer_bytes(&raw),
+                                                            .properties = rpc_text_bytes(&raw),
                                                             .body = rpc_bytes_of(requests[i].body)}));
-        buffer_consume(&raw, buffer_size(&raw));
+        rpc_text_reset(&raw, RPC_TEXT_KEEP_SIZE);
     }
     header = batch_header(&batch);
     peer_deliver(REQUESTS, tag, redelivered, "products.rpclib_batch",
@@ -81,7 +81,7 @@ static void batch_comes(uint64_t tag, bool redelivered, const struct batched *re
                                             .headers = {.num_entries = 1, .entries = &header}},
                  batch_body(&batch));
     batch_clear(&batch);
-    buffer_clear(&raw);
+    rpc_text_clear(&raw);
     peer_run();
 }
 

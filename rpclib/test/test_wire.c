@@ -17,9 +17,9 @@
 
 /* ---- Bodies ------------------------------------------------------------------------------------------------------ */
 
-static void is_at(struct buffer *buffer, bool made, const char *expected, int line)
+static void is_at(struct rpc_text *buffer, bool made, const char *expected, int line)
 {
-    struct rpc_bytes bytes = buffer_bytes(buffer);
+    struct rpc_bytes bytes = rpc_text_bytes(buffer);
     char reason[RPC_JSON_REASON_SIZE];
     json_t *value = rpc_json_load(bytes, reason);
 
@@ -28,7 +28,7 @@ static void is_at(struct buffer *buffer, bool made, const char *expected, int li
     if (value == NULL)
         fail_msg("line %d: %s", line, reason);
     json_decref(value);
-    buffer_clear(buffer);
+    rpc_text_clear(buffer);
 }
 
 #define request_is(args, kwargs, expected) \
@@ -38,7 +38,7 @@ static void is_at(struct buffer *buffer, bool made, const char *expected, int li
 
 static void test_bodies(void **state)
 {
-    struct buffer out = {0};
+    struct rpc_text out = {0};
 
     (void)state;
     request_is(NULL, NULL, "{\"args\": [], \"kwargs\": {}}");
@@ -366,7 +366,7 @@ static void body_is_understood(const char *file, const char *body)
     json_t *expected = json_loads(body, JSON_DECODE_INT_AS_REAL, NULL), *ours;
     bool malformed = strstr(file, "malformed") != NULL;
     char reason[WIRE_REASON_SIZE];
-    struct buffer out = {0};
+    struct rpc_text out = {0};
 
     assert_non_null(expected);
     if (strstr(file, "-request") != NULL) {
@@ -381,7 +381,7 @@ static void body_is_understood(const char *file, const char *body)
             assert_true(wire_request(&out, rpc_bytes_of(args), rpc_bytes_of(kwargs)));
             free(args);
             free(kwargs);
-            ours = json_loadb(buffer_bytes(&out).data, buffer_size(&out), 0, NULL);
+            ours = json_loadb(rpc_text_bytes(&out).data, out.size, 0, NULL);
             assert_true(json_equal(ours, expected));
             json_decref(ours);
         }
@@ -400,12 +400,12 @@ static void body_is_understood(const char *file, const char *body)
             error_member_is(error, "value", answer.reply.error.value);
             assert_true(wire_error(&out, &answer.reply.error));
         }
-        ours = json_loadb(buffer_bytes(&out).data, buffer_size(&out), JSON_DECODE_INT_AS_REAL, NULL);
+        ours = json_loadb(rpc_text_bytes(&out).data, out.size, JSON_DECODE_INT_AS_REAL, NULL);
         assert_true(json_equal(ours, expected));
         json_decref(ours);
         wire_answer_clear(&answer);
     }
-    buffer_clear(&out);
+    rpc_text_clear(&out);
     json_decref(expected);
 }
 

@@ -13,8 +13,8 @@
 #include "amqp/frame.h"
 #include "confirms.h"
 #include "rpclib/settings.h"
+#include "rpclib/utf8.h"
 #include "src/dead_letters.h"
-#include "utf8.h"
 
 #define LETTERS_MAX        10000 /* looked at by one command; the rest stays for the next */
 #define CONFIRM_TIMEOUT_MS 10000

@@ -35,7 +35,7 @@ void channel_free(struct mq_channel *channel)
 {
     if (channel == NULL)
         return;
-    buffer_clear(&channel->content.joined);
+    rpc_text_clear(&channel->content.joined);
     free(channel);
 }
 
@@ -175,7 +175,7 @@ void mq_confirm_select(struct mq_channel *channel)
 enum rpc_status mq_would_take(const struct mq_channel *channel, const struct mq_publish *publish)
 {
     const struct mq *mq = channel->mq;
-    size_t waiting = buffer_size(&mq->output);
+    size_t waiting = mq->output.size;
 
     if (publish->body.size > RPC_MESSAGE_SIZE_MAX)
         return RPC_TOO_LARGE;
@@ -192,7 +192,7 @@ enum rpc_status mq_publish(struct mq_channel *channel, const struct mq_publish *
     amqp_basic_publish_t method = {.exchange = frame_bytes(publish->exchange),
                                    .routing_key = frame_bytes(publish->routing_key),
                                    .mandatory = publish->mandatory};
-    size_t before = buffer_size(&mq->output);
+    size_t before = mq->output.size;
     enum rpc_status status = mq_would_take(channel, publish);
 
     if (status != RPC_OK)
@@ -202,7 +202,7 @@ enum rpc_status mq_publish(struct mq_channel *channel, const struct mq_publish *
         status = frame_append_content(&mq->output, channel->number, publish->properties, publish->raw_properties,
                                       publish->body, mq->frame_max);
     if (status != RPC_OK)
-        buffer_truncate(&mq->output, before);
+        rpc_text_truncate(&mq->output, before);
     mq_output_grew(mq, before);
     return status;
 }
@@ -225,7 +225,7 @@ void mq_reject(struct mq_channel *channel, uint64_t tag, bool requeue)
 
 static void content_reset(struct content *content)
 {
-    buffer_clear(&content->joined);
+    rpc_text_clear(&content->joined);
     *content = (struct content){.state = CONTENT_NONE};
 }
 
@@ -288,7 +288,7 @@ static void content_on_body(struct mq_channel *channel, struct rpc_bytes part)
         amqp_maybe_release_buffers_on_channel(channel->mq->codec, channel->number);
     else if (part.size == content->size)
         content->delivery.message.body = part; /* the usual case: one frame, lent from the codec */
-    else if (!buffer_append(&content->joined, part))
+    else if (!rpc_text_append(&content->joined, part))
         mq_break(channel->mq, "out of memory for a message of %llu bytes", (unsigned long long)content->size);
 }
 
@@ -299,7 +299,7 @@ static void content_hand_out(struct mq_channel *channel)
     struct mq_message *message = &content->delivery.message;
 
     if (content->joined.data != NULL)
-        message->body = buffer_bytes(&content->joined);
+        message->body = rpc_text_bytes(&content->joined);
     if (channel->state != CHANNEL_OPEN)
         return;
     if (!content->returned)

@@ -21,25 +21,25 @@ static void put_u64(char *at, uint64_t value)
 }
 
 /* Write a frame's first and last bytes around `size` payload bytes at `frame`; the frame is complete then. */
-static void frame_close(struct buffer *out, char *frame, uint8_t type, uint16_t channel, size_t size)
+static void frame_close(struct rpc_text *out, char *frame, uint8_t type, uint16_t channel, size_t size)
 {
     frame[0] = (char)type;
     put_u16(frame + 1, channel);
     put_u32(frame + 3, (uint32_t)size);
     frame[FRAME_HEAD_SIZE + size] = (char)AMQP_FRAME_END;
-    buffer_grown(out, size + FRAME_OVERHEAD);
+    rpc_text_commit(out, size + FRAME_OVERHEAD);
 }
 
 /* What goes into a frame: writes it into `room` and returns its size, or a negative number when it does not fit. */
 typedef int payload_fn(amqp_bytes_t room, const void *what);
 
-static enum rpc_status frame_append(struct buffer *out, uint8_t type, uint16_t channel, payload_fn *payload,
+static enum rpc_status frame_append(struct rpc_text *out, uint8_t type, uint16_t channel, payload_fn *payload,
                                     const void *what, uint32_t frame_max)
 {
     size_t room = frame_max < FRAME_FIRST_TRY ? frame_max : FRAME_FIRST_TRY;
 
     for (;;) {
-        char *frame = buffer_reserve(out, room);
+        char *frame = rpc_text_reserve(out, room);
         int size;
 
         if (frame == NULL)
@@ -69,7 +69,7 @@ static int method_payload(amqp_bytes_t room, const void *what)
     return size < 0 ? size : size + 4;
 }
 
-enum rpc_status frame_append_method(struct buffer *out, uint16_t channel, amqp_method_number_t id, void *decoded,
+enum rpc_status frame_append_method(struct rpc_text *out, uint16_t channel, amqp_method_number_t id, void *decoded,
                                     uint32_t frame_max)
 {
     const struct method method = {id, decoded};
@@ -82,18 +82,18 @@ static int encode_properties(amqp_bytes_t room, const amqp_basic_properties_t *p
     return amqp_encode_properties(AMQP_BASIC_CLASS, (void *)(uintptr_t)properties, room);
 }
 
-enum rpc_status frame_append_properties(struct buffer *out, const amqp_basic_properties_t *properties,
+enum rpc_status frame_append_properties(struct rpc_text *out, const amqp_basic_properties_t *properties,
                                         uint32_t size_max)
 {
     for (uint32_t room_size = FRAME_FIRST_TRY; room_size <= size_max; room_size *= 2) {
-        char *room = buffer_reserve(out, room_size);
+        char *room = rpc_text_reserve(out, room_size);
         int size;
 
         if (room == NULL)
             return RPC_NO_MEMORY;
         size = encode_properties((amqp_bytes_t){room_size, room}, properties);
         if (size >= 0) {
-            buffer_grown(out, (size_t)size);
+            rpc_text_commit(out, (size_t)size);
             return RPC_OK;
         }
     }
@@ -128,13 +128,13 @@ static int header_payload(amqp_bytes_t room, const void *what)
     return size < 0 ? size : size + 12;
 }
 
-static enum rpc_status append_body(struct buffer *out, uint16_t channel, struct rpc_bytes body, uint32_t frame_max)
+static enum rpc_status append_body(struct rpc_text *out, uint16_t channel, struct rpc_bytes body, uint32_t frame_max)
 {
     const size_t fragment_max = frame_max - FRAME_OVERHEAD;
 
     while (body.size > 0) {
         size_t size = body.size < fragment_max ? body.size : fragment_max;
-        char *frame = buffer_reserve(out, size + FRAME_OVERHEAD);
+        char *frame = rpc_text_reserve(out, size + FRAME_OVERHEAD);
 
         if (frame == NULL)
             return RPC_NO_MEMORY;
@@ -146,23 +146,23 @@ static enum rpc_status append_body(struct buffer *out, uint16_t channel, struct 
     return RPC_OK;
 }
 
-enum rpc_status frame_append_content(struct buffer *out, uint16_t channel, const amqp_basic_properties_t *properties,
+enum rpc_status frame_append_content(struct rpc_text *out, uint16_t channel, const amqp_basic_properties_t *properties,
                                      struct rpc_bytes raw, struct rpc_bytes body, uint32_t frame_max)
 {
     const struct header header = {properties, raw, body.size};
-    size_t before = buffer_size(out);
+    size_t before = out->size;
     enum rpc_status status = frame_append(out, AMQP_FRAME_HEADER, channel, header_payload, &header, frame_max);
 
     if (status == RPC_OK)
         status = append_body(out, channel, body, frame_max);
     if (status != RPC_OK)
-        buffer_truncate(out, before);
+        rpc_text_truncate(out, before);
     return status;
 }
 
-enum rpc_status frame_append_heartbeat(struct buffer *out)
+enum rpc_status frame_append_heartbeat(struct rpc_text *out)
 {
-    char *frame = buffer_reserve(out, FRAME_OVERHEAD);
+    char *frame = rpc_text_reserve(out, FRAME_OVERHEAD);
 
     if (frame == NULL)
         return RPC_NO_MEMORY;
@@ -300,9 +300,9 @@ bool frame_header_is_deep(struct rpc_bytes payload)
     return frame_properties_are_deep(payload);
 }
 
-enum rpc_status frame_append_bare_header(struct buffer *out, uint16_t channel, struct rpc_bytes payload)
+enum rpc_status frame_append_bare_header(struct rpc_text *out, uint16_t channel, struct rpc_bytes payload)
 {
-    char *frame = buffer_reserve(out, CONTENT_FIXED_SIZE + 2 + FRAME_OVERHEAD);
+    char *frame = rpc_text_reserve(out, CONTENT_FIXED_SIZE + 2 + FRAME_OVERHEAD);
 
     if (frame == NULL)
         return RPC_NO_MEMORY;

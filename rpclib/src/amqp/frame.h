@@ -1,5 +1,5 @@
 /*
- * Frames of AMQP 0-9-1, appended to a buffer; rabbitmq-c encodes what is inside them.
+ * Frames of AMQP 0-9-1, appended to a text; rabbitmq-c encodes what is inside them.
  *
  * Each function appends whole frames or, with a status other than RPC_OK, nothing: RPC_NO_MEMORY, or RPC_TOO_LARGE when
  * it does not fit into frame_max.
@@ -11,8 +11,8 @@
 #include <amqp_framing.h>
 #include <stdint.h>
 
-#include "buffer.h"
 #include "rpclib/status.h"
+#include "rpclib/text.h"
 
 #define FRAME_OVERHEAD    8  /* type, channel, size; end mark */
 #define FRAME_HEAD_SIZE   7  /* of these, what comes first */
@@ -21,18 +21,18 @@
 /* A frame whose payload is no larger cannot be nested deeper than the stack bears, so nobody needs to look. */
 #define FRAME_NESTING_UNCHECKED 2048
 
-enum rpc_status frame_append_method(struct buffer *out, uint16_t channel, amqp_method_number_t id, void *method,
+enum rpc_status frame_append_method(struct rpc_text *out, uint16_t channel, amqp_method_number_t id, void *method,
                                     uint32_t frame_max);
 
 /* A message's properties as its header frame will hold them: for frame_append_content(), or for a batch. */
-enum rpc_status frame_append_properties(struct buffer *out, const amqp_basic_properties_t *properties,
+enum rpc_status frame_append_properties(struct rpc_text *out, const amqp_basic_properties_t *properties,
                                         uint32_t size_max);
 
 /* A message's header and body, behind its basic.publish.  The properties are `raw` ones where `properties` is NULL. */
-enum rpc_status frame_append_content(struct buffer *out, uint16_t channel, const amqp_basic_properties_t *properties,
+enum rpc_status frame_append_content(struct rpc_text *out, uint16_t channel, const amqp_basic_properties_t *properties,
                                      struct rpc_bytes raw, struct rpc_bytes body, uint32_t frame_max);
 
-enum rpc_status frame_append_heartbeat(struct buffer *out);
+enum rpc_status frame_append_heartbeat(struct rpc_text *out);
 
 /* What a frame's first FRAME_HEAD_SIZE bytes say. */
 struct frame_head {
@@ -51,7 +51,7 @@ bool frame_header_is_deep(struct rpc_bytes payload);
 bool frame_properties_are_deep(struct rpc_bytes properties);
 
 /* The same content header with no properties at all; RPC_OK or RPC_NO_MEMORY. */
-enum rpc_status frame_append_bare_header(struct buffer *out, uint16_t channel, struct rpc_bytes payload);
+enum rpc_status frame_append_bare_header(struct rpc_text *out, uint16_t channel, struct rpc_bytes payload);
 
 static inline amqp_bytes_t frame_bytes(struct rpc_bytes bytes)
 {

@@ -23,7 +23,7 @@ struct mq *mq_new(const struct mq_options *options)
         return NULL;
     mq->options = *options;
     mq->codec = amqp_new_connection();
-    if (mq->codec == NULL || !buffer_append(&mq->output, RPC_BYTES(PROTOCOL_HEADER))) {
+    if (mq->codec == NULL || !rpc_text_append(&mq->output, RPC_BYTES(PROTOCOL_HEADER))) {
         mq_free(mq);
         return NULL;
     }
@@ -42,8 +42,8 @@ void mq_free(struct mq *mq)
         channel_free(mq->channels[number]);
     if (mq->codec != NULL)
         amqp_destroy_connection(mq->codec);
-    buffer_clear(&mq->output);
-    buffer_clear(&mq->held);
+    rpc_text_clear(&mq->output);
+    rpc_text_clear(&mq->held);
     free(mq);
 }
 
@@ -88,21 +88,21 @@ void mq_break(struct mq *mq, const char *format, ...)
 
 struct rpc_bytes mq_output(const struct mq *mq)
 {
-    return buffer_bytes(&mq->output);
+    return rpc_text_bytes(&mq->output);
 }
 
 void mq_output_written(struct mq *mq, size_t size, uint64_t now_ms)
 {
     if (size == 0)
         return;
-    buffer_consume(&mq->output, size);
+    rpc_text_consume(&mq->output, size);
     mq->written_total += size;
     mq->sent_ms = now_ms;
 }
 
 uint64_t mq_output_appended_total(const struct mq *mq)
 {
-    return mq->written_total + buffer_size(&mq->output);
+    return mq->written_total + mq->output.size;
 }
 
 uint64_t mq_output_written_total(const struct mq *mq)
@@ -112,13 +112,13 @@ uint64_t mq_output_written_total(const struct mq *mq)
 
 void mq_output_grew(struct mq *mq, size_t size_before)
 {
-    if (size_before == 0 && buffer_size(&mq->output) > 0)
+    if (size_before == 0 && mq->output.size > 0)
         mq->options.events->on_output(mq->options.arg);
 }
 
 void mq_send_method(struct mq *mq, uint16_t channel, amqp_method_number_t id, void *method)
 {
-    size_t before = buffer_size(&mq->output);
+    size_t before = mq->output.size;
     enum rpc_status status = frame_append_method(&mq->output, channel, id, method, mq->frame_max);
 
     if (status != RPC_OK)
@@ -147,7 +147,7 @@ enum mq_state mq_tick(struct mq *mq, uint64_t now_ms)
         return mq->state;
     if (now_ms - mq->received_ms >= MQ_HEARTBEATS_MISSED * interval_ms) {
         mq_break(mq, "the broker was silent for %u s", (unsigned)((now_ms - mq->received_ms) / 1000));
-    } else if (now_ms - mq->sent_ms >= interval_ms / 2 && buffer_size(&mq->output) == 0) {
+    } else if (now_ms - mq->sent_ms >= interval_ms / 2 && mq->output.size == 0) {
         /* Output that is waiting to be written would do as well, and a heartbeat behind it would only be late. */
         if (frame_append_heartbeat(&mq->output) != RPC_OK)
             mq_break(mq, "out of memory");
@@ -187,10 +187,10 @@ static bool mechanism_offered(amqp_bytes_t mechanisms, const char *wanted)
 }
 
 /* SASL PLAIN (RFC 4616): NUL user NUL password. */
-static bool sasl_plain(struct buffer *response, const struct mq_options *options)
+static bool sasl_plain(struct rpc_text *response, const struct mq_options *options)
 {
-    return buffer_append(response, RPC_BYTES("\0")) && buffer_append(response, rpc_bytes_of(options->user)) &&
-           buffer_append(response, RPC_BYTES("\0")) && buffer_append(response, rpc_bytes_of(options->password));
+    return rpc_text_append(response, RPC_BYTES("\0")) && rpc_text_append(response, rpc_bytes_of(options->user)) &&
+           rpc_text_append(response, RPC_BYTES("\0")) && rpc_text_append(response, rpc_bytes_of(options->password));
 }
 
 static void handshake_on_start(struct mq *mq, const amqp_connection_start_t *start)
@@ -210,7 +210,7 @@ static void handshake_on_start(struct mq *mq, const amqp_connection_start_t *sta
                    .value.table = {.num_entries = sizeof(capabilities) / sizeof(capabilities[0]),
                                    .entries = capabilities}}},
     };
-    struct buffer response = {0};
+    struct rpc_text response = {0};
 
     if (start->version_major != 0 || start->version_minor != 9 || !mechanism_offered(start->mechanisms, "PLAIN")) {
         mq_break(mq, "the broker offers AMQP %d-%d without SASL PLAIN, or not 0-9", start->version_major,
@@ -223,14 +223,14 @@ static void handshake_on_start(struct mq *mq, const amqp_connection_start_t *sta
         amqp_connection_start_ok_t ok = {
             .client_properties = {.num_entries = sizeof(properties) / sizeof(properties[0]), .entries = properties},
             .mechanism = amqp_cstring_bytes("PLAIN"),
-            .response = frame_bytes(buffer_bytes(&response)),
+            .response = frame_bytes(rpc_text_bytes(&response)),
             .locale = amqp_cstring_bytes("en_US")};
 
         mq->handshake_awaits = AMQP_CONNECTION_TUNE_METHOD;
         mq_send_method(mq, 0, AMQP_CONNECTION_START_OK_METHOD, &ok);
-        explicit_bzero(response.data, response.capacity);
+        explicit_bzero(response.data, response.size);
     }
-    buffer_clear(&response);
+    rpc_text_clear(&response);
 }
 
 /* The smaller of both wishes; 0 means "no limit". */
@@ -381,15 +381,15 @@ static size_t decode(struct mq *mq, struct rpc_bytes bytes)
 
 static void decode_held(struct mq *mq)
 {
-    while (buffer_size(&mq->held) > 0 && mq->state != MQ_CLOSED && mq->state != MQ_BROKEN)
-        buffer_consume(&mq->held, decode(mq, buffer_bytes(&mq->held)));
+    while (mq->held.size > 0 && mq->state != MQ_CLOSED && mq->state != MQ_BROKEN)
+        rpc_text_consume(&mq->held, decode(mq, rpc_text_bytes(&mq->held)));
 }
 
 static size_t hold(struct mq *mq, struct rpc_bytes bytes, size_t size)
 {
     if (size > bytes.size)
         size = bytes.size;
-    if (!buffer_append(&mq->held, (struct rpc_bytes){bytes.data, size}))
+    if (!rpc_text_append(&mq->held, (struct rpc_bytes){bytes.data, size}))
         mq_break(mq, "out of memory for a frame");
     return size;
 }
@@ -400,9 +400,9 @@ static size_t hold(struct mq *mq, struct rpc_bytes bytes, size_t size)
  */
 static void decode_large_header(struct mq *mq)
 {
-    struct rpc_bytes frame = buffer_bytes(&mq->held);
+    struct rpc_bytes frame = rpc_text_bytes(&mq->held);
     struct rpc_bytes payload = {frame.data + FRAME_HEAD_SIZE, frame.size - FRAME_OVERHEAD};
-    struct buffer bare = {0};
+    struct rpc_text bare = {0};
 
     mq->holds_frame = false;
     if (!frame_header_is_deep(payload)) {
@@ -413,7 +413,7 @@ static void decode_large_header(struct mq *mq)
         mq_break(mq, "out of memory for a frame");
         return;
     }
-    buffer_clear(&mq->held);
+    rpc_text_clear(&mq->held);
     mq->held = bare;
     decode_held(mq);
 }
@@ -421,7 +421,7 @@ static void decode_large_header(struct mq *mq)
 /* A frame begins.  Returns how many bytes were taken: those of its head, or none when they go the usual way. */
 static size_t input_begin(struct mq *mq, struct rpc_bytes bytes)
 {
-    size_t held = buffer_size(&mq->held), taken = 0;
+    size_t held = mq->held.size, taken = 0;
     struct frame_head head;
 
     if (held + bytes.size < FRAME_HEAD_SIZE)
@@ -430,7 +430,7 @@ static size_t input_begin(struct mq *mq, struct rpc_bytes bytes)
         taken = hold(mq, bytes, FRAME_HEAD_SIZE - held);
     if (mq->state == MQ_BROKEN)
         return taken;
-    head = frame_read_head(held > 0 ? buffer_bytes(&mq->held).data : bytes.data);
+    head = frame_read_head(held > 0 ? rpc_text_bytes(&mq->held).data : bytes.data);
     mq->frame_left = (uint64_t)head.payload_size + FRAME_OVERHEAD - taken - held;
     mq->holds_frame = head.type == AMQP_FRAME_HEADER && head.payload_size > FRAME_NESTING_UNCHECKED &&
                       head.payload_size <= mq->frame_max;

@@ -4,7 +4,7 @@
 
 #include "amqp/frame.h"
 #include "amqp/mq.h"
-#include "buffer.h"
+#include "rpclib/text.h"
 
 enum channel_state {
     CHANNEL_OPEN,
@@ -20,9 +20,9 @@ struct content {
     bool returned; /* a basic.return, else a basic.deliver or basic.get-ok */
     uint16_t return_code;
     struct mq_delivery delivery;
-    uint64_t size;        /* the body's, as its header says */
-    uint64_t received;    /* of it */
-    struct buffer joined; /* a body of several frames */
+    uint64_t size;          /* the body's, as its header says */
+    uint64_t received;      /* of it */
+    struct rpc_text joined; /* a body of several frames */
 };
 
 struct mq_channel {
@@ -40,11 +40,11 @@ struct mq {
     struct mq_options options;
     enum mq_state state;
     amqp_connection_state_t codec;
-    struct buffer output;
+    struct rpc_text output;
     uint64_t written_total;
     uint64_t sent_ms, received_ms;
-    struct buffer held;  /* input: a frame's head that is cut, or a large content header until it is whole */
-    uint64_t frame_left; /* bytes of the frame that is arriving, behind its head */
+    struct rpc_text held; /* input: a frame's head that is cut, or a large content header until it is whole */
+    uint64_t frame_left;  /* bytes of the frame that is arriving, behind its head */
     bool holds_frame;
     uint32_t frame_max;
     uint16_t channel_max;

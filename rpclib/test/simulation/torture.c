@@ -428,7 +428,7 @@ static void pure(void)
     struct wire_answer answer;
     struct rpc_context *context, *stored;
     struct wire_call call;
-    struct buffer out = {0};
+    struct rpc_text out = {0};
     json_t *value;
     char *text;
 
@@ -455,7 +455,7 @@ static void pure(void)
         free(text);
     }
     rpc_context_free(context);
-    buffer_clear(&out);
+    rpc_text_clear(&out);
     network_in_rpclib = false;
 }
 

@@ -1,16 +1,23 @@
-/* utf8: one UTF-8 sequence (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF. */
-#ifndef RPCLIB_SRC_UTF8_H
-#define RPCLIB_SRC_UTF8_H
+/*
+ * rpc_utf8: UTF-8 as RFC 3629 has it: no overlong forms, no surrogates, nothing above U+10FFFF.  Pure.
+ */
+#ifndef RPCLIB_UTF8_H
+#define RPCLIB_UTF8_H
 
-#include <stdbool.h>
-#include <stddef.h>
+#include <stdint.h>
 
+#include "rpclib/bytes.h"
+
+/* Whether the text is UTF-8 without NUL: what may stand in strict JSON as a string. */
+bool rpc_utf8_check(struct rpc_bytes text);
+
+/* Whether the byte is none that a character begins with. */
 static inline bool rpc_utf8_tail(unsigned char byte)
 {
     return (byte & 0xC0) == 0x80;
 }
 
-/* The bytes of the sequence at `at`, 1 to 4, or 0 when none that is sound begins there.  `at` must be before `end`. */
+/* The bytes of the character at `at`, 1 to 4, or 0 when none that is sound begins there.  `at` must be before `end`. */
 static inline size_t rpc_utf8_sequence(const unsigned char *at, const unsigned char *end)
 {
     size_t room = (size_t)(end - at);
@@ -39,5 +46,8 @@ static inline size_t rpc_utf8_sequence(const unsigned char *at, const unsigned c
         high = 0x8F;
     return room >= 4 && at[1] >= low && at[1] <= high && rpc_utf8_tail(at[2]) && rpc_utf8_tail(at[3]) ? 4 : 0;
 }
+
+/* The code point of the character at `at`, which must be sound; returns how many bytes it took. */
+size_t rpc_utf8_decode(const char *at, uint32_t *code);
 
 #endif
