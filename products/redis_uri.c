@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "rpclib/bytes.h"
+#include "rpclib/percent.h"
 
 #define DECIMAL_DIGITS_MAX 9
 
@@ -20,40 +21,18 @@ static struct rpc_bytes bytes_between(const char *start, const char *end)
     return (struct rpc_bytes){.data = start, .size = (size_t)(end - start)};
 }
 
-static int hex_value(char digit)
-{
-    if (digit >= '0' && digit <= '9')
-        return digit - '0';
-    if ((digit | 0x20) >= 'a' && (digit | 0x20) <= 'f')
-        return (digit | 0x20) - 'a' + 10;
-    return -1;
-}
-
 /* A percent-encoded text, decoded; NULL when the encoding is broken or hides a NUL, or out of memory. */
 static char *decode(struct rpc_bytes text)
 {
     char *out = malloc(text.size + 1);
-    size_t size = 0;
+    size_t size;
 
     if (out == NULL)
         return NULL;
-    for (size_t at = 0; at < text.size; at++) {
-        char byte = text.data[at];
-
-        if (byte == '%') {
-            int high = at + 2 < text.size ? hex_value(text.data[at + 1]) : -1;
-            int low = at + 2 < text.size ? hex_value(text.data[at + 2]) : -1;
-
-            if (high < 0 || low < 0 || (high == 0 && low == 0))
-                goto broken;
-            byte = (char)(high << 4 | low);
-            at += 2;
-        }
-        out[size++] = byte;
+    if (rpc_percent_decode(text, out, &size) && memchr(out, '\0', size) == NULL) {
+        out[size] = '\0';
+        return out;
     }
-    out[size] = '\0';
-    return out;
-broken:
     explicit_bzero(out, text.size);
     free(out);
     return NULL;

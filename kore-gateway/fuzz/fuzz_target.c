@@ -5,6 +5,7 @@
  * The input is a request's target.
  */
 #include <fuzz.h>
+#include <rpclib/percent.h>
 
 #include "guard.h"
 #include "target.h"
@@ -15,7 +16,7 @@ static bool decoded(struct rpc_bytes text, struct rpc_bytes *out, char *room)
 {
     size_t size = SIZE_MAX;
 
-    if (!target_decode(text, room, &size)) {
+    if (!rpc_percent_decode(text, room, &size)) {
         HOLDS(size == SIZE_MAX);
         return false;
     }

@@ -1,6 +1,7 @@
 #include "orders.h"
 
 #include <rpclib/json.h>
+#include <rpclib/percent.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -234,7 +235,7 @@ static bool order_id_of(struct rpc_bytes segment, int64_t *id)
     char decoded[SHOWN_SIZE_MAX];
     size_t size;
 
-    return segment.size <= sizeof(decoded) && target_decode(segment, decoded, &size) &&
+    return segment.size <= sizeof(decoded) && rpc_percent_decode(segment, decoded, &size) &&
            target_digits((struct rpc_bytes){decoded, size}, id) && *id >= 1 && *id <= ORDER_ID_MAX;
 }
 

@@ -1,6 +1,7 @@
 #include "products.h"
 
 #include <rpclib/json.h>
+#include <rpclib/percent.h>
 #include <rpclib/utf8.h>
 #include <stdlib.h>
 
@@ -25,7 +26,7 @@ static enum id_status id_read(const struct flight *flight, char room[GUARD_TARGE
     *id = flight_segment(flight);
     if (memchr(id->data, '%', id->size) == NULL) /* printable ASCII: the guard takes nothing else */
         return id->size <= PRODUCT_ID_SIZE_MAX ? ID_OK : ID_IMPOSSIBLE;
-    if (!target_decode(*id, room, &id->size))
+    if (!rpc_percent_decode(*id, room, &id->size))
         return ID_MALFORMED;
     id->data = room;
     if (product_id_is_valid(*id))

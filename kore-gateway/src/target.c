@@ -1,5 +1,7 @@
 #include "target.h"
 
+#include <rpclib/percent.h>
+
 #include "guard.h"
 
 struct target target_of(struct rpc_bytes text)
@@ -12,36 +14,6 @@ struct target target_of(struct rpc_bytes text)
         target.query = (struct rpc_bytes){mark + 1, text.size - target.path.size - 1};
     }
     return target;
-}
-
-static int hex_digit(char digit)
-{
-    if (digit >= '0' && digit <= '9')
-        return digit - '0';
-    digit |= 0x20;
-    return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
-}
-
-bool target_decode(struct rpc_bytes text, char *out, size_t *size)
-{
-    size_t used = 0;
-
-    for (size_t at = 0; at < text.size; at++) {
-        int high, low;
-
-        if (text.data[at] != '%') {
-            out[used++] = text.data[at];
-            continue;
-        }
-        high = text.size - at > 2 ? hex_digit(text.data[at + 1]) : -1;
-        low = text.size - at > 2 ? hex_digit(text.data[at + 2]) : -1;
-        if (high < 0 || low < 0)
-            return false;
-        out[used++] = (char)(high << 4 | low);
-        at += 2;
-    }
-    *size = used;
-    return true;
 }
 
 bool target_digits(struct rpc_bytes text, int64_t *value)
@@ -66,7 +38,7 @@ static bool integer_of(struct rpc_bytes text, int64_t *value)
     char decoded[GUARD_TARGET_SIZE_MAX]; /* a part of a target */
     size_t size;
 
-    return text.size <= sizeof(decoded) && target_decode(text, decoded, &size) &&
+    return text.size <= sizeof(decoded) && rpc_percent_decode(text, decoded, &size) &&
            target_digits((struct rpc_bytes){decoded, size}, value);
 }
 

@@ -12,12 +12,6 @@ struct target {
 
 struct target target_of(struct rpc_bytes text);
 
-/*
- * Decode %XX into `out`, which has room for `text.size` bytes.  False, with *size as it was, when a percent sign is not
- * followed by two hexadecimal digits.  A plus sign is a plus sign.
- */
-bool target_decode(struct rpc_bytes text, char *out, size_t *size);
-
 /* How a parameter stands in a query. */
 enum target_parameter {
     TARGET_ABSENT,

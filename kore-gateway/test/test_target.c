@@ -1,4 +1,4 @@
-/* target: paths, queries, percent-encoding. */
+/* target: paths and queries. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,52 +8,6 @@
 #include <cmocka.h>
 
 #include "target.h"
-
-static void decodes(const char *text, const char *expected, size_t expected_size, int line)
-{
-    char out[256];
-    size_t size = 7777;
-
-    if (!target_decode(rpc_bytes_of(text), out, &size))
-        fail_msg("line %d: %s: refused", line, text);
-    if (size != expected_size || memcmp(out, expected, size) != 0)
-        fail_msg("line %d: %s: became %.*s", line, text, (int)size, out);
-}
-
-static void decodes_not(const char *text, int line)
-{
-    char out[256];
-    size_t size = 7777;
-
-    if (target_decode(rpc_bytes_of(text), out, &size) || size != 7777)
-        fail_msg("line %d: %s: taken", line, text);
-}
-
-#define decoded(text, expected) decodes(text, expected, sizeof(expected) - 1, __LINE__)
-#define refused(text)           decodes_not(text, __LINE__)
-
-static void test_decode(void **state)
-{
-    (void)state;
-    decoded("", "");
-    decoded("abc", "abc");
-    decoded("a%20b", "a b");
-    decoded("%2F%2f", "//");
-    decoded("a+b", "a+b");
-    decoded("%00", "\0");
-    decoded("%25%30%30", "%00");
-    decoded("%c3%BC", "\xc3\xbc");
-    decoded("%FF", "\xff");
-    refused("%");
-    refused("a%");
-    refused("%4");
-    refused("%4g");
-    refused("%g4");
-    refused("%%41");
-    refused("%-1");
-    refused("% 1");
-    refused("%1\xb1");
-}
 
 static void test_split(void **state)
 {
@@ -139,7 +93,6 @@ static void test_digits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_decode),
         cmocka_unit_test(test_split),
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_digits),

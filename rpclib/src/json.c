@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "plain.h"
+#include "rpclib/hex.h"
 #include "rpclib/utf8.h"
 
 _Static_assert(RPC_JSON_DEPTH_MAX == 64, "the scanner keeps one bit a level in a uint64_t");
@@ -76,14 +77,6 @@ static void skip_space(struct scan *scan)
         scan->at++;
 }
 
-static int hex_digit(unsigned char byte)
-{
-    if (is_digit(byte))
-        return byte - '0';
-    byte |= 0x20;
-    return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
-}
-
 /* The XXXX of \uXXXX at `at`; -1 when it is none. */
 static int hex_unit(const unsigned char *at, const unsigned char *end)
 {
@@ -92,7 +85,7 @@ static int hex_unit(const unsigned char *at, const unsigned char *end)
     if (end - at < 4)
         return -1;
     for (int i = 0; i < 4; i++) {
-        int digit = hex_digit(at[i]);
+        int digit = rpc_hex_digit((char)at[i]);
 
         if (digit < 0)
             return -1;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "rpclib/hex.h"
 #include "rpclib/log.h"
 
 #define FILE_SIZE_MAX 65536 /* bytes of a file that NAME_FILE names */
@@ -58,21 +59,15 @@ static size_t table_count(const struct rpc_setting *table)
 
 /* ---- Showing values ---------------------------------------------------------------------------------------------- */
 
-static int hexadecimal(char digit)
-{
-    return digit <= '9' ? digit - '0' : (digit | 0x20) - 'a' + 10;
-}
-
 /* Behind "password", whose letters may stand percent-encoded: libpq decodes the names in a query.  NULL: it is another word. */
 static const char *password_skip(const char *at)
 {
     for (const char *letter = "password"; *letter != '\0'; letter++) {
-        bool encoded = at[0] == '%' && isxdigit((unsigned char)at[1]) && isxdigit((unsigned char)at[2]);
-        int found = encoded ? hexadecimal(at[1]) * 16 + hexadecimal(at[2]) : (unsigned char)at[0];
+        int high = at[0] == '%' ? rpc_hex_digit(at[1]) : -1, low = high < 0 ? -1 : rpc_hex_digit(at[2]);
 
-        if (tolower(found) != *letter)
+        if (tolower(low < 0 ? (unsigned char)at[0] : high << 4 | low) != *letter)
             return NULL;
-        at += encoded ? 3 : 1;
+        at += low < 0 ? 1 : 3;
     }
     return at;
 }

@@ -13,6 +13,7 @@
 #include <strings.h>
 
 #include "rpclib/bytes.h"
+#include "rpclib/percent.h"
 
 #define HOST_SIZE_MAX       255
 #define VHOST_SIZE_MAX      255  /* connection.open has a short string for it */
@@ -53,41 +54,24 @@ static bool contains(struct rpc_bytes text, char character)
     return text.size > 0 && memchr(text.data, character, text.size) != NULL;
 }
 
-static int hex_digit(char digit)
-{
-    if (digit >= '0' && digit <= '9')
-        return digit - '0';
-    digit |= 0x20;
-    return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
-}
-
 /* Decode %XX into a text of its own, at most `size_max` bytes.  `what` names it in reasons. */
 static bool decode(struct parse *parse, char **out, struct rpc_bytes part, const char *what, size_t size_max)
 {
     char *text = malloc(part.size + 1);
     size_t size = 0;
+    bool decoded;
 
     *out = text; /* wiped and freed with the rest, also after a refusal */
     if (text == NULL)
         return refuse(parse, "out of memory");
-    memset(text, 0, part.size + 1);
-    for (size_t i = 0; i < part.size; i++) {
-        char byte = part.data[i];
-
-        if (byte == '%') {
-            int high = part.size - i > 2 ? hex_digit(part.data[i + 1]) : -1;
-            int low = part.size - i > 2 ? hex_digit(part.data[i + 2]) : -1;
-
-            if (high < 0 || low < 0)
-                return refuse(parse, "the %s has a %% without two hexadecimal digits behind it", what);
-            byte = (char)(high << 4 | low);
-            i += 2;
-        }
-        if (byte == '\0')
-            return refuse(parse, "the %s has a NUL in it", what);
-        text[size++] = byte;
-    }
-    return size <= size_max || refuse(parse, "the %s is longer than %zu bytes", what, size_max);
+    decoded = rpc_percent_decode(part, text, &size);
+    text[size] = '\0';
+    if (decoded && strlen(text) == size)
+        return size <= size_max || refuse(parse, "the %s is longer than %zu bytes", what, size_max);
+    explicit_bzero(text, part.size); /* what is wiped as a string would end at a NUL within it */
+    if (decoded)
+        return refuse(parse, "the %s has a NUL in it", what);
+    return refuse(parse, "the %s has a %% without two hexadecimal digits behind it", what);
 }
 
 /* Digits alone. */
