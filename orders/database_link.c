@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "rpclib/backoff.h"
 #include "rpclib/log.h"
 #include "rpclib/resolve.h"
 
@@ -53,17 +54,6 @@ static uint64_t link_stall_ms(const struct database_link *link)
     return (uint64_t)link->options.timeout_ms + DATABASE_STALL_MARGIN_MS;
 }
 
-/* Doubling, bounded, spread over its upper half, so that many processes do not return at the same moment. */
-static uint64_t link_delay_ms(const struct database_link *link)
-{
-    unsigned doublings = link->failures > 6 ? 6 : link->failures;
-    uint64_t delay_ms = (uint64_t)DATABASE_RECONNECT_MIN_MS << doublings;
-
-    if (delay_ms > DATABASE_RECONNECT_MAX_MS)
-        delay_ms = DATABASE_RECONNECT_MAX_MS;
-    return delay_ms / 2 + arc4random_uniform((uint32_t)delay_ms / 2 + 1);
-}
-
 static void link_enter(struct database_link *link, enum link_state state)
 {
     bool was_ready = link->state == LINK_READY;
@@ -71,8 +61,8 @@ static void link_enter(struct database_link *link, enum link_state state)
     link->state = state;
     switch (state) {
     case LINK_WAITING:
-        rpc_loop_timer_start(link->timer, link_delay_ms(link));
-        link->failures++;
+        rpc_loop_timer_start(link->timer,
+                             rpc_backoff_ms(link->failures++, DATABASE_RECONNECT_MIN_MS, DATABASE_RECONNECT_MAX_MS));
         break;
     case LINK_RESOLVING:
         rpc_loop_timer_start(link->timer, DATABASE_CONNECT_TIMEOUT_MS);

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "reply_memory.h"
+#include "rpclib/backoff.h"
 #include "rpclib/log.h"
 #include "rpclib/outage.h"
 #include "rpclib/resolve.h"
@@ -65,7 +66,7 @@ struct redis_link {
     unsigned address_next;  /* how many of them were tried */
     unsigned address_first; /* where to begin; moves on when a server is left */
     uint64_t left_ms;       /* when one was left last; 0: never */
-    int delay_ms;
+    unsigned failures;      /* since a command was last answered, or the connection stayed: how long to wait */
 
     struct redis_command *oldest, *newest; /* in flight, in the order in which Redis answers */
     size_t in_flight;
@@ -115,15 +116,9 @@ static void link_on_stay(void *arg)
 {
     struct redis_link *link = arg;
 
-    link->delay_ms = REDIS_RECONNECT_MIN_MS;
+    link->failures = 0;
     if (rpc_outage_stayed(&link->outage, rpc_loop_now_ms(link->loop)))
         link_log_up(link);
-}
-
-/* Half of the delay is certain, half is chance: a thousand programs do not come back in the same moment. */
-static uint64_t delay_spread(int delay_ms)
-{
-    return (uint64_t)(delay_ms / 2) + arc4random_uniform((uint32_t)(delay_ms / 2) + 1);
 }
 
 /* The one place where the phase changes. */
@@ -141,8 +136,8 @@ static void link_enter(struct redis_link *link, enum phase phase)
             break;
         }
         link->addresses.count = link->address_next = 0;
-        rpc_loop_timer_start(link->timer, delay_spread(link->delay_ms));
-        link->delay_ms = link->delay_ms * 2 < REDIS_RECONNECT_MAX_MS ? link->delay_ms * 2 : REDIS_RECONNECT_MAX_MS;
+        rpc_loop_timer_start(link->timer,
+                             rpc_backoff_ms(link->failures++, REDIS_RECONNECT_MIN_MS, REDIS_RECONNECT_MAX_MS));
         break;
     case PHASE_LOOKING_UP:
     case PHASE_CONNECTING:
@@ -570,7 +565,7 @@ static void command_on_reply(redisAsyncContext *redis, void *reply_pointer, void
     }
     assert(link->oldest == command); /* hiredis runs its callbacks in the order of the commands */
     if (reply != NULL)
-        link->delay_ms = REDIS_RECONNECT_MIN_MS;
+        link->failures = 0;
     link->oldest = command->next;
     if (link->oldest == NULL)
         link->newest = NULL;
@@ -708,7 +703,6 @@ struct redis_link *redis_link_new(const struct redis_link_options *options)
     link->timeout_ms = options->timeout_ms;
     link->on_state = options->on_state;
     link->arg = options->arg;
-    link->delay_ms = REDIS_RECONNECT_MIN_MS;
     link->since = time(NULL);
     rpc_outage_init(&link->outage, REDIS_STAY_MS, rpc_loop_now_ms(link->loop));
     link->phase = PHASE_WAITING;

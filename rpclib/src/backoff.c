@@ -1,10 +1,10 @@
-#include "backoff.h"
+#include "rpclib/backoff.h"
 
 #include <sys/random.h>
 
 #define DOUBLINGS_MAX 20 /* keeps the shift defined; any sensible bound is reached long before */
 
-uint64_t backoff_ms(unsigned failures, uint64_t min_ms, uint64_t max_ms)
+uint64_t rpc_backoff_ms(unsigned failures, uint64_t min_ms, uint64_t max_ms)
 {
     uint64_t delay_ms = min_ms << (failures < DOUBLINGS_MAX ? failures : DOUBLINGS_MAX);
     uint64_t spread = 0;

@@ -18,8 +18,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "backoff.h"
 #include "fault_text.h"
+#include "rpclib/backoff.h"
 #include "rpclib/log.h"
 #include "rpclib/outage.h"
 #include "rpclib/resolve.h"
@@ -327,7 +327,7 @@ static void connection_lost(struct rpc_connection *connection, const char *reaso
     connection_drop_link(connection);
     connection_enter(connection, PHASE_WAITING);
     rpc_loop_timer_start(connection->timer,
-                         backoff_ms(connection->failures++, RPC_RECONNECT_MIN_MS, RPC_RECONNECT_MAX_MS));
+                         rpc_backoff_ms(connection->failures++, RPC_RECONNECT_MIN_MS, RPC_RECONNECT_MAX_MS));
     connection_tell_sessions_down(connection);
 }
 

@@ -2,9 +2,9 @@
 #include <stdlib.h>
 
 #include "amqp/frame.h"
-#include "backoff.h"
 #include "connection.h"
 #include "incoming.h"
+#include "rpclib/backoff.h"
 #include "rpclib/log.h"
 #include "wire.h"
 
@@ -80,7 +80,7 @@ void service_refuse(struct rpc_service *service, struct consumer *consumer, cons
 /* At random, so that instances which lose their stores at once do not look round at once. */
 static void standby_timer_start(struct rpc_service *service)
 {
-    rpc_loop_timer_start(service->standby_timer, backoff_ms(0, RPC_STANDBY_MS, RPC_STANDBY_MS));
+    rpc_loop_timer_start(service->standby_timer, rpc_backoff_ms(0, RPC_STANDBY_MS, RPC_STANDBY_MS));
 }
 
 static void service_on_standby_timer(void *arg)

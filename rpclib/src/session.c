@@ -2,8 +2,8 @@
 
 #include <stdio.h>
 
-#include "backoff.h"
 #include "connection.h"
+#include "rpclib/backoff.h"
 #include "rpclib/log.h"
 
 #define SESSION_REASON_SIZE 320
@@ -35,7 +35,8 @@ static void session_on_timer(void *arg)
 
 static void session_reopen_later(struct session *session)
 {
-    rpc_loop_timer_start(session->timer, backoff_ms(session->failures++, SESSION_REOPEN_MIN_MS, SESSION_REOPEN_MAX_MS));
+    rpc_loop_timer_start(session->timer,
+                         rpc_backoff_ms(session->failures++, SESSION_REOPEN_MIN_MS, SESSION_REOPEN_MAX_MS));
 }
 
 /* The channel is gone, whoever closed it. */
