@@ -7,10 +7,8 @@
 static void answer_properties(amqp_basic_properties_t *out, const struct envelope *to)
 {
     wire_properties(out, WIRE_TRANSIENT);
-    if (to->takes_batches) {
-        out->_flags |= AMQP_BASIC_APP_ID_FLAG;
-        out->app_id = frame_bytes(RPC_BYTES(BATCH_APP_ID));
-    }
+    if (to->takes_batches)
+        batch_tell_taken(out);
 }
 
 static enum rpc_status answer_publish(const struct rpc_incoming *request, struct mq_channel *channel,
@@ -47,8 +45,7 @@ static enum rpc_status answers_send_batch(const struct answers *answers, struct 
     amqp_basic_properties_t properties;
 
     answer_properties(&properties, &first->envelope);
-    properties._flags |= AMQP_BASIC_HEADERS_FLAG;
-    properties.headers = (amqp_table_t){.num_entries = 1, .entries = &header};
+    wire_properties_add_headers(&properties, (amqp_table_t){.num_entries = 1, .entries = &header});
     return answer_publish(first, channel, &properties, batch_body(&answers->batch));
 }
 

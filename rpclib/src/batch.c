@@ -1,7 +1,5 @@
 #include "batch.h"
 
-#include "amqp/frame.h"
-
 #define HEADER         "rpclib-batch"
 #define KEY_SIZE_MAX   255
 #define PROPERTIES_MAX 65535

@@ -12,6 +12,7 @@
 #ifndef RPCLIB_SRC_BATCH_H
 #define RPCLIB_SRC_BATCH_H
 
+#include "amqp/frame.h"
 #include "amqp/mq.h"
 #include "rpclib/text.h"
 
@@ -54,6 +55,12 @@ bool batch_next(struct batch_reader *reader, struct batch_entry *out);
 /* Whether all of it can be read: ask before the first entry is acted upon. */
 bool batch_is_sound(struct batch_reader reader);
 
+/* Tell in a message's properties that its sender takes batches. */
+static inline void batch_tell_taken(amqp_basic_properties_t *properties)
+{
+    properties->_flags |= AMQP_BASIC_APP_ID_FLAG;
+    properties->app_id = frame_bytes(RPC_BYTES(BATCH_APP_ID));
+}
 /* Whether the sender of a message takes batches. */
 bool batch_sender_takes(const amqp_basic_properties_t *properties);
 

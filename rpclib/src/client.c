@@ -76,14 +76,9 @@ static bool outgoing_init(struct outgoing *out, const struct rpc_client *client,
     out->properties.correlation_id = amqp_cstring_bytes(correlation_id);
     out->properties.reply_to = amqp_cstring_bytes(client->reply_to);
     out->properties.expiration = (amqp_bytes_t){wire_expiration(out->expiration, request->timeout_ms), out->expiration};
-    if (headers.num_entries > 0) {
-        out->properties._flags |= AMQP_BASIC_HEADERS_FLAG;
-        out->properties.headers = headers;
-    }
-    if (client->batches) {
-        out->properties._flags |= AMQP_BASIC_APP_ID_FLAG;
-        out->properties.app_id = frame_bytes(RPC_BYTES(BATCH_APP_ID));
-    }
+    wire_properties_add_headers(&out->properties, headers);
+    if (client->batches)
+        batch_tell_taken(&out->properties);
     out->publish = (struct mq_publish){.exchange = rpc_bytes_of(client->exchange),
                                        .routing_key = {out->key, key_size},
                                        .mandatory = true,

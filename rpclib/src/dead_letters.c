@@ -70,8 +70,7 @@ static void headers_take(struct headers *headers, const amqp_table_t *table, boo
 
 static void headers_add_text(struct headers *headers, const char *key, struct rpc_bytes text)
 {
-    headers->entries[headers->count++] = (amqp_table_entry_t){
-        .key = amqp_cstring_bytes(key), .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = frame_bytes(text)}};
+    headers->entries[headers->count++] = frame_text_entry(key, text);
 }
 
 static void headers_add_number(struct headers *headers, const char *key, int64_t number)

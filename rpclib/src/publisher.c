@@ -23,18 +23,13 @@ struct rpc_publisher {
 enum rpc_status rpc_publish(struct rpc_publisher *publisher, const char *event_type, struct rpc_bytes data,
                             const struct rpc_context *context, rpc_confirm_fn *done, void *arg)
 {
-    amqp_basic_properties_t properties = {
-        ._flags = AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_CONTENT_ENCODING_FLAG | AMQP_BASIC_PRIORITY_FLAG,
-        .content_type = amqp_cstring_bytes(WIRE_CONTENT_TYPE),
-        .content_encoding = amqp_cstring_bytes(WIRE_ENCODING),
-        .headers = context_headers(context),
-    };
+    amqp_basic_properties_t properties;
 
     assert(done != NULL); /* NULL marks what is confirmed */
     if (strlen(event_type) > RPC_NAME_SIZE_MAX)
         return RPC_TOO_LARGE;
-    if (properties.headers.num_entries > 0)
-        properties._flags |= AMQP_BASIC_HEADERS_FLAG;
+    wire_properties(&properties, WIRE_PERSISTENT);
+    wire_properties_add_headers(&properties, context_headers(context));
     return confirms_publish(&publisher->confirms,
                             &(struct mq_publish){.exchange = rpc_bytes_of(publisher->exchange),
                                                  .routing_key = rpc_bytes_of(event_type),

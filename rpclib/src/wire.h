@@ -37,6 +37,15 @@ static inline void wire_properties(amqp_basic_properties_t *out, uint8_t deliver
     };
 }
 
+/* No headers are no property at all. */
+static inline void wire_properties_add_headers(amqp_basic_properties_t *properties, amqp_table_t headers)
+{
+    if (headers.num_entries == 0)
+        return;
+    properties->_flags |= AMQP_BASIC_HEADERS_FLAG;
+    properties->headers = headers;
+}
+
 /* --- bodies; false, with the text as it was, when out of memory --- */
 
 bool wire_request(struct rpc_text *out, struct rpc_bytes args, struct rpc_bytes kwargs);

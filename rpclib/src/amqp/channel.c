@@ -82,12 +82,6 @@ static amqp_table_entry_t argument_number(const char *key, int32_t number)
                                 .value = {.kind = AMQP_FIELD_KIND_I32, .value.i32 = number}};
 }
 
-static amqp_table_entry_t argument_text(const char *key, const char *text)
-{
-    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
-                                .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(text)}};
-}
-
 void mq_queue_declare(struct mq_channel *channel, const struct mq_queue *queue)
 {
     amqp_table_entry_t arguments[QUEUE_ARGUMENTS_MAX];
@@ -98,8 +92,8 @@ void mq_queue_declare(struct mq_channel *channel, const struct mq_queue *queue)
     if (queue->message_ttl_ms > 0)
         arguments[count++] = argument_number("x-message-ttl", queue->message_ttl_ms);
     if (queue->dead_letter_queue != NULL) {
-        arguments[count++] = argument_text("x-dead-letter-exchange", "");
-        arguments[count++] = argument_text("x-dead-letter-routing-key", queue->dead_letter_queue);
+        arguments[count++] = frame_text_entry("x-dead-letter-exchange", RPC_BYTES(""));
+        arguments[count++] = frame_text_entry("x-dead-letter-routing-key", rpc_bytes_of(queue->dead_letter_queue));
     }
     amqp_queue_declare_t declare = {
         .queue = amqp_cstring_bytes(queue->name),

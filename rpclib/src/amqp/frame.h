@@ -63,6 +63,13 @@ static inline struct rpc_bytes frame_text(amqp_bytes_t bytes)
     return (struct rpc_bytes){.data = bytes.bytes, .size = bytes.len};
 }
 
+/* A table's entry that is text; both are lent. */
+static inline amqp_table_entry_t frame_text_entry(const char *key, struct rpc_bytes text)
+{
+    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
+                                .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = frame_bytes(text)}};
+}
+
 /* A property that is text; empty when the message has none: FRAME_PROPERTY(message->properties, REPLY_TO, reply_to). */
 #define FRAME_PROPERTY(properties, FLAG, field)                                                                  \
     ((properties) != NULL && ((properties)->_flags & AMQP_BASIC_##FLAG##_FLAG) ? frame_text((properties)->field) \

@@ -158,12 +158,6 @@ enum mq_state mq_tick(struct mq *mq, uint64_t now_ms)
 
 /* --- handshake: start, tune, open --- */
 
-static amqp_table_entry_t text_entry(const char *key, const char *value)
-{
-    return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
-                                .value = {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = amqp_cstring_bytes(value)}};
-}
-
 static amqp_table_entry_t flag_entry(const char *key)
 {
     return (amqp_table_entry_t){.key = amqp_cstring_bytes(key),
@@ -201,10 +195,10 @@ static void handshake_on_start(struct mq *mq, const amqp_connection_start_t *sta
         flag_entry("publisher_confirms"),           flag_entry("exchange_exchange_bindings"),
     };
     amqp_table_entry_t properties[] = {
-        text_entry("product", "Airship rpclib"),
-        text_entry("version", mq->options.version),
-        text_entry("platform", "C"),
-        text_entry("connection_name", mq->options.name),
+        frame_text_entry("product", RPC_BYTES("Airship rpclib")),
+        frame_text_entry("version", rpc_bytes_of(mq->options.version)),
+        frame_text_entry("platform", RPC_BYTES("C")),
+        frame_text_entry("connection_name", rpc_bytes_of(mq->options.name)),
         {.key = amqp_cstring_bytes("capabilities"),
          .value = {.kind = AMQP_FIELD_KIND_TABLE,
                    .value.table = {.num_entries = sizeof(capabilities) / sizeof(capabilities[0]),
