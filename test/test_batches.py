@@ -122,7 +122,7 @@ def test_a_nameko_service_that_takes_over_refuses_one_and_answers_all(batches, p
 
     def handle(incoming):
         if incoming.method == "get":
-            incoming.answer({"id": incoming.parameter(0, "product_id"), "title": "by Nameko"})
+            incoming.answer(a_product(incoming.parameter(0, "product_id")))
         else:
             incoming.fail("MethodNotFound", "nameko.exceptions.MethodNotFound", incoming.method)
 
