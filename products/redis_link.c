@@ -70,8 +70,9 @@ struct redis_link {
 
     struct redis_command *oldest, *newest; /* in flight, in the order in which Redis answers */
     size_t in_flight;
-    uint64_t appended; /* bytes given to this connection's output buffer */
-    char *text;        /* owned; the command that is being written */
+    uint64_t answered_ms; /* when the last one was answered that had others behind it; 0: none yet */
+    uint64_t appended;    /* bytes given to this connection's output buffer */
+    char *text;           /* owned; the command that is being written */
     size_t text_capacity;
 
     bool was_told_up; /* the last that on_state heard */
@@ -454,6 +455,19 @@ static void link_look_up(struct redis_link *link)
 }
 
 /*
+ * When the oldest command is given up.  Redis answers one after the other, so its turn begins with the answer before it:
+ * behind many large replies it waits for us, who read them, not for Redis.
+ */
+static uint64_t link_due_ms(const struct redis_link *link)
+{
+    uint64_t timeout_ms = (uint64_t)link->timeout_ms, sent_ms = link->oldest->sent_ms;
+    uint64_t begun_ms = sent_ms > link->answered_ms ? sent_ms : link->answered_ms;
+    uint64_t due_ms = begun_ms + timeout_ms, last_ms = sent_ms + REDIS_PATIENCE * timeout_ms;
+
+    return due_ms < last_ms ? due_ms : last_ms;
+}
+
+/*
  * The oldest command's time is up.  Its answer may lie in the socket, unread because this process did not run: look
  * once more before giving up, and again as long as that finds answers.
  */
@@ -464,14 +478,14 @@ static void link_check_oldest(struct redis_link *link)
     char reason[REDIS_REASON_SIZE];
 
     link->timer_runs = false;
-    if (oldest != NULL && oldest->deadline_ms <= now_ms)
+    if (oldest != NULL && link_due_ms(link) <= now_ms)
         link_read(link);
     if ((link->phase != PHASE_UP && link->phase != PHASE_LEAVING) || link->oldest == NULL)
         return;
-    if (link->oldest->deadline_ms > now_ms || link->oldest != oldest) {
-        uint64_t deadline_ms = link->oldest->deadline_ms;
+    if (link_due_ms(link) > now_ms || link->oldest != oldest) {
+        uint64_t due_ms = link_due_ms(link);
 
-        rpc_loop_timer_start(link->timer, deadline_ms > now_ms ? deadline_ms - now_ms : 0);
+        rpc_loop_timer_start(link->timer, due_ms > now_ms ? due_ms - now_ms : 0);
         link->timer_runs = true;
         return;
     }
@@ -564,8 +578,11 @@ static void command_on_reply(redisAsyncContext *redis, void *reply_pointer, void
         result = reply->type == REDIS_REPLY_ERROR ? REDIS_REFUSED : REDIS_ANSWERED;
     }
     assert(link->oldest == command); /* hiredis runs its callbacks in the order of the commands */
-    if (reply != NULL)
+    if (reply != NULL) {
         link->failures = 0;
+        if (command->next != NULL)
+            link->answered_ms = rpc_loop_now_ms(link->loop);
+    }
     link->oldest = command->next;
     if (link->oldest == NULL)
         link->newest = NULL;
@@ -655,7 +672,7 @@ enum redis_result redis_link_send(struct redis_link *link, struct redis_command 
     *command = (struct redis_command){
         .link = link,
         .done = done,
-        .deadline_ms = rpc_loop_now_ms(link->loop) + (uint64_t)link->timeout_ms,
+        .sent_ms = rpc_loop_now_ms(link->loop),
     };
     size = link_write_text(link, count, words, sizes, size);
     if (size == 0)

@@ -30,10 +30,11 @@
 
 #define REDIS_RECONNECT_MIN_MS   50
 #define REDIS_RECONNECT_MAX_MS   2000
-#define REDIS_STAY_MS            2000                /* one that was up for less was not: the outage goes on */
-#define REDIS_CONNECT_TIMEOUT_MS 3000                /* a look-up; and from the TCP connect to the answered question */
-#define REDIS_LEAVE_INTERVAL_MS  2000                /* between two servers that are left for what they refuse */
-#define REDIS_COMMANDS_MAX       8192                /* in flight */
+#define REDIS_STAY_MS            2000 /* one that was up for less was not: the outage goes on */
+#define REDIS_CONNECT_TIMEOUT_MS 3000 /* a look-up; and from the TCP connect to the answered question */
+#define REDIS_LEAVE_INTERVAL_MS  2000 /* between two servers that are left for what they refuse */
+#define REDIS_PATIENCE           3    /* times `timeout_ms`, for a command behind others that are answered */
+#define REDIS_COMMANDS_MAX       8192 /* in flight */
 #define REDIS_OUTPUT_SIZE_MAX    (64u * 1024 * 1024) /* bytes waiting to be written */
 #define REDIS_REPLY_SIZE_MAX     (64u * 1024 * 1024) /* bytes of one reply that have come and cannot be read yet */
 #define REDIS_REASON_SIZE        160
@@ -61,7 +62,7 @@ struct redis_command {
     struct redis_link *link;
     struct redis_command *next; /* sent after this one */
     redis_command_fn *done;
-    uint64_t deadline_ms;
+    uint64_t sent_ms;
     uint64_t end; /* of its bytes, counted from the connection's first */
 };
 
@@ -71,7 +72,8 @@ struct redis_link_options {
     struct rpc_loop *loop;
     const struct redis_uri *uri; /* copied */
     const char *name;            /* who this is, as CLIENT LIST shows it; no spaces; copied */
-    int timeout_ms;              /* a command's time limit, 1 or more */
+    int timeout_ms; /* 1 or more: how long Redis may be silent while a command waits.  A command that has waited
+                       REDIS_PATIENCE times as long is lost with its connection, whatever came meanwhile. */
     redis_link_state_fn
         *on_state; /* runs when `up` changed, before the commands that were lost by it end; may be NULL */
     void *arg;

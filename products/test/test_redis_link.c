@@ -18,12 +18,13 @@
 #include "redis_link.h"
 #include "turns.h"
 
-#define TIMEOUT_MS       5000
-#define TIMEOUT_SHORT_MS 200
-#define LARGE            (32 * 1024 * 1024) /* more than the sockets' buffers hold */
-#define PENDING          (-1)
-#define HOST             "redis.test" /* what it resolves to, the test says */
-#define ADDRESSES_MAX    2
+#define TIMEOUT_MS        5000
+#define TIMEOUT_SHORT_MS  200
+#define BEHIND_TIMEOUT_MS 2000               /* of which a quarter passes between two answers */
+#define LARGE             (32 * 1024 * 1024) /* more than the sockets' buffers hold */
+#define PENDING           (-1)
+#define HOST              "redis.test" /* what it resolves to, the test says */
+#define ADDRESSES_MAX     2
 
 /* ---- Name servers -------------------------------------------------------------------------------------------------- */
 
@@ -644,6 +645,73 @@ static void test_a_command_that_is_never_answered(void **state)
     fake_end(&fake);
 }
 
+/* ---- Commands behind others: their turn begins with the answer before theirs ---- */
+
+#define BEHIND_COUNT   8
+#define GREETING_COUNT 4 /* AUTH, SELECT, EXISTS, CLIENT */
+
+struct behind {
+    struct fake fake;
+    struct redis_link *link;
+    struct sent sent[BEHIND_COUNT];
+    struct rpc_loop_timer *timer; /* the next one is answered */
+    int interval_ms;
+};
+
+static void behind_on_timer(void *arg)
+{
+    struct behind *behind = arg;
+
+    if (behind->fake.client >= 0 && behind->fake.commands == GREETING_COUNT + BEHIND_COUNT)
+        fake_say(&behind->fake, "$5\r\nhello\r\n");
+    rpc_loop_timer_start(behind->timer, (uint64_t)behind->interval_ms);
+}
+
+/* All are sent at once, and answered one an interval, until the last has ended. */
+static void behind_run(struct behind *behind, int timeout_ms, int interval_ms)
+{
+    *behind = (struct behind){.interval_ms = interval_ms};
+    fake_begin(&behind->fake, answer_only_greetings);
+    behind->timer = rpc_loop_timer_new(turns_loop(turns), behind_on_timer, behind);
+    behind->link = link_new(&behind->fake, timeout_ms);
+    assert_true(turns_until(turns, is_up, behind->link));
+    for (int i = 0; i < BEHIND_COUNT; i++)
+        assert_int_equal(send_words(behind->link, &behind->sent[i], "GET", "a", 1), REDIS_ANSWERED);
+    rpc_loop_timer_start(behind->timer, (uint64_t)interval_ms);
+    assert_true(turns_until(turns, sent_is_done, &behind->sent[BEHIND_COUNT - 1]));
+}
+
+static void behind_end(struct behind *behind)
+{
+    redis_link_free(behind->link);
+    rpc_loop_timer_free(behind->timer);
+    fake_end(&behind->fake);
+}
+
+static void test_a_command_behind_slow_answers_is_not_given_up(void **state)
+{
+    struct behind behind;
+
+    (void)state;
+    behind_run(&behind, BEHIND_TIMEOUT_MS,
+               BEHIND_TIMEOUT_MS * 2 / BEHIND_COUNT); /* the last one after two time limits */
+    for (int i = 0; i < BEHIND_COUNT; i++)
+        assert_int_equal(behind.sent[i].result, REDIS_ANSWERED);
+    assert_int_equal(behind.fake.connections, 1);
+    behind_end(&behind);
+}
+
+static void test_patience_with_a_server_that_drips_has_an_end(void **state)
+{
+    struct behind behind;
+
+    (void)state;
+    behind_run(&behind, TIMEOUT_SHORT_MS, TIMEOUT_SHORT_MS / 2); /* the last one's would come after four */
+    assert_int_equal(behind.sent[0].result, REDIS_ANSWERED);
+    assert_int_equal(behind.sent[BEHIND_COUNT - 1].result, REDIS_LOST);
+    behind_end(&behind);
+}
+
 static const char *answer_nonsense(struct fake *fake, const char *command)
 {
     return strcmp(command, "GET") == 0 ? "HTTP/1.1 400 Bad Request\r\n\r\n" : answer_well(fake, command);
@@ -810,6 +878,8 @@ int main(void)
         cmocka_unit_test(test_hang_ups),
         cmocka_unit_test(test_a_server_that_never_answers),
         cmocka_unit_test(test_a_command_that_is_never_answered),
+        cmocka_unit_test(test_a_command_behind_slow_answers_is_not_given_up),
+        cmocka_unit_test(test_patience_with_a_server_that_drips_has_an_end),
         cmocka_unit_test(test_no_redis_at_all),
         cmocka_unit_test(test_half_a_command),
         cmocka_unit_test(test_a_callback_sends),

@@ -117,6 +117,8 @@ static void resolve_finish(void *of)
 
     resolve->lookup = NULL;
     rpc_resolve_cancel(resolve);
+    (void)atomic_load(
+        &lookup->holders); /* the thread let go of it behind the answer, which is ours to read with this */
     fn(&lookup->answer, arg);
     lookup_release(lookup);
 }
