@@ -6,9 +6,7 @@ readonly POLL_INTERVAL_S=0.2
 SHOP_PID=
 URL= # of the gateway
 
-free_port() {
-    "${BZT%/*}/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
+free_port() { /usr/bin/python3 -I "$CHECKOUT/test/support/ports.py"; }
 
 wait_for() { # PID COMMAND...: until it succeeds; fails when the process ends first
     local pid=$1 deadline=$((SECONDS + READY_TIMEOUT_S))
