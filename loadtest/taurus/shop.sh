@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034 # what sources it reads URL
-# A shop of its own for a load test, by dev_run.sh.  To be sourced; needs CHECKOUT and the path of bzt in BZT.
+# A shop of its own for a load test, by dev_run.sh.  To be sourced; needs CHECKOUT.
 
 readonly READY_TIMEOUT_S=300 # it may have to build first
 readonly POLL_INTERVAL_S=0.2
