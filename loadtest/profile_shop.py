@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""Where the three programs' time goes under load: CPU, system calls, waits and allocations a request, and their functions.
+"""Where the three programs' time goes under load: system calls, waits and allocations a request, and their functions.
 
     loadtest/profile_shop.py [--connections N] [--seconds S]     Markdown; BUILD_DIR names the build folder (build)
 
 For root, on Linux, with perf (package linux-perf): it counts the kernel's trace points and puts a probe on malloc(), calloc()
-and realloc() of the C library, which it removes.  What is counted slows the programs a little: rates are in bench.py's table.
+and realloc() of the C library, which it removes.  A probe costs more than what it counts: rates and CPU time are in bench.py's table.
 Exit codes: 0 measured, 1 something went wrong, 2 wrong usage, 3 perf is missing or may not be used here.
 """
 import argparse
@@ -121,14 +121,12 @@ class Profile:
         """event -> a request"""
         pids = self._pids(program)
         events = [*(f"syscalls:sys_enter_{name}" for name in SYSTEM_CALLS), ALL_SYSTEM_CALLS, "context-switches", *allocations]
-        before = processes.cpu_seconds(pids)
         counts, result = counting(pids, events, lambda: self._run(name, connections))
-        counts["cpu_us"] = (processes.cpu_seconds(pids) - before) * 1e6
         return {event: value / result["answered"] for event, value in counts.items()}
 
     def counts_table(self, allocations):
-        lines = ["| request | program | CPU us | system calls | context switches | allocations | which system calls |"]
-        lines.append("| --- |" + " --- |" * 6)
+        lines = ["| request | program | system calls | context switches | allocations | which system calls |"]
+        lines.append("| --- |" + " --- |" * 5)
         for connections in (1, self.connections):
             for name in LOADS:
                 for program in self.workload.shop.NAMES:
@@ -143,7 +141,7 @@ class Profile:
         shown = ", ".join(f"{call} {value:.2f}" for call, value in most if value >= 0.005)
         allocated = sum(counts.get(event, 0) for event in allocations)
         return (
-            f"| {load.TITLES[name]}, c={connections} | {program} | {counts['cpu_us']:.1f} | {counts[ALL_SYSTEM_CALLS]:.2f} |"
+            f"| {load.TITLES[name]}, c={connections} | {program} | {counts[ALL_SYSTEM_CALLS]:.2f} |"
             f" {counts.get('context-switches', 0):.2f} | {allocated:.2f} | {shown} |"
         )
 
