@@ -117,14 +117,14 @@ class Program:
         assert code == 0, f"{self.label} left with {code}, not 0:\n{self.tail()}"
 
     def kill(self):
-        """SIGKILL for the whole process group; waits until the program is gone."""
+        """SIGKILL for the whole process group; waits until the program is gone.  It ends one that stands still too, which must not
+        go on before: it would carry out what it holds."""
         if self.process is None:
             return
-        for number in (signal.SIGCONT, signal.SIGKILL):
-            try:
-                os.killpg(self.process.pid, number)
-            except ProcessLookupError:
-                pass
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
         self.process.wait()
         self.process = None  # its end is known: nobody asks for its exit code any more
 
