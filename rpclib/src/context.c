@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "amqp/frame.h"
 #include "rpclib/connection.h"
 #include "rpclib/json.h"
 #include "rpclib/text.h"
@@ -152,7 +153,7 @@ static amqp_table_entry_t *context_entry(struct rpc_context *context, struct rpc
 /* The key without the prefix that it may have. */
 static struct rpc_bytes key_bare(amqp_bytes_t key)
 {
-    struct rpc_bytes bare = {key.bytes, key.len};
+    struct rpc_bytes bare = frame_text(key);
     const size_t size = sizeof(PREFIX) - 1;
 
     if (bare.size >= size && memcmp(bare.data, PREFIX, size) == 0)
@@ -315,7 +316,7 @@ struct rpc_bytes rpc_context_get(const struct rpc_context *context, const char *
 
     if (entry == NULL || !is_text(&entry->value))
         return (struct rpc_bytes){NULL, 0};
-    return (struct rpc_bytes){entry->value.value.bytes.bytes, entry->value.value.bytes.len};
+    return frame_text(entry->value.value.bytes);
 }
 
 /* --- to JSON and back: for a context that is stored with an event --- */
@@ -333,16 +334,7 @@ static json_t *field_to_json(const amqp_field_value_t *field, int depth, bool *n
 /* Whether our JSON has room for it: strings there are UTF-8 and hold no NUL. */
 static bool is_storable(amqp_bytes_t text)
 {
-    const unsigned char *at = text.bytes, *end = text.len == 0 ? at : at + text.len;
-
-    while (at < end) {
-        size_t size = *at == '\0' ? 0 : rpc_utf8_sequence(at, end);
-
-        if (size == 0)
-            return false;
-        at += size;
-    }
-    return true;
+    return rpc_utf8_check(frame_text(text));
 }
 
 static json_t *table_to_json(const amqp_table_t *table, int depth, bool *no_memory)
@@ -427,7 +419,7 @@ static json_t *field_to_json(const amqp_field_value_t *field, int depth, bool *n
  */
 static bool print_plain(struct rpc_text *out, amqp_bytes_t text)
 {
-    const struct rpc_bytes bytes = {text.bytes, text.len};
+    const struct rpc_bytes bytes = frame_text(text);
 
     for (size_t i = 0; i < text.len; i++) {
         if (bytes.data[i] < ' ' || bytes.data[i] > '~' || bytes.data[i] == '"' || bytes.data[i] == '\\')
