@@ -117,8 +117,7 @@ static void resolve_finish(void *of)
 
     resolve->lookup = NULL;
     rpc_resolve_cancel(resolve);
-    (void)atomic_load(
-        &lookup->holders); /* the thread let go of it behind the answer, which is ours to read with this */
+    (void)atomic_load(&lookup->holders); /* acquires what the thread wrote before it let go */
     fn(&lookup->answer, arg);
     lookup_release(lookup);
 }

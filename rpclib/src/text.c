@@ -28,8 +28,8 @@ static char *text_grow(struct rpc_text *text, size_t size)
     size_t capacity = FIRST_SIZE;
     char *data;
 
-    if (text->consumed >
-        0) { /* moving is cheap: what is consumed bit by bit is nearly always empty when it is written */
+    /* Moving is cheap: what is consumed bit by bit is nearly always empty when it is written. */
+    if (text->consumed > 0) {
         take_back_consumed(text);
         if (size <= text->capacity - text->size)
             return text->data + text->size;
