@@ -35,7 +35,11 @@ PERF_MARGIN_S = 60
 SYSTEM_CALLS = ("read", "write", "readv", "writev", "recvfrom", "recvmsg", "sendto", "sendmsg", "epoll_wait", "epoll_ctl", "poll",
                 "accept4", "close", "futex", "brk", "mmap", "munmap", "madvise")
 ALL_SYSTEM_CALLS = "raw_syscalls:sys_enter"
-NAME = re.compile(r"syscalls:sys_enter_(\w+)")
+
+
+def entering(system_call):
+    """The trace point where it begins."""
+    return f"syscalls:sys_enter_{system_call}"
 
 
 class Unusable(Exception):
@@ -120,7 +124,7 @@ class Profile:
     def _counts(self, program, name, connections, allocations):
         """event -> a request"""
         pids = self._pids(program)
-        events = [*(f"syscalls:sys_enter_{name}" for name in SYSTEM_CALLS), ALL_SYSTEM_CALLS, "context-switches", *allocations]
+        events = [*map(entering, SYSTEM_CALLS), ALL_SYSTEM_CALLS, "context-switches", *allocations]
         counts, result = counting(pids, events, lambda: self._run(name, connections))
         return {event: value / result["answered"] for event, value in counts.items()}
 
@@ -136,7 +140,7 @@ class Profile:
 
     def _counts_line(self, program, name, connections, allocations):
         counts = self._counts(program, name, connections, allocations)
-        calls = {NAME.match(event).group(1): value for event, value in counts.items() if NAME.match(event)}
+        calls = {call: counts.get(entering(call), 0) for call in SYSTEM_CALLS}
         most = sorted(calls.items(), key=lambda call: -call[1])[:SYSTEM_CALLS_SHOWN]
         shown = ", ".join(f"{call} {value:.2f}" for call, value in most if value >= 0.005)
         allocated = sum(counts.get(event, 0) for event in allocations)
@@ -151,9 +155,8 @@ class Profile:
         for share, library, _ in found:
             libraries[library] = libraries.get(library, 0) + share
         parts = ", ".join(f"{library} {share:.0f} %" for library, share in sorted(libraries.items(), key=lambda p: -p[1]) if share >= 1)
-        most = ", ".join(f"{function} {share:.1f}" for share, library, function in found if library != "kernel")
-        most = ", ".join(most.split(", ")[:FUNCTIONS_SHOWN])
-        return f"| {program} | {load.TITLES[name]} | {parts} | {most} |"
+        most = [f"{function} {share:.1f}" for share, library, function in found if library != "kernel"]
+        return f"| {program} | {load.TITLES[name]} | {parts} | {', '.join(most[:FUNCTIONS_SHOWN])} |"
 
     def functions_table(self):
         lines = ["| program | request | where it was found | of ours and the libraries', in per cent of all |", "| --- |" + " --- |" * 3]
