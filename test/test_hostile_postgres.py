@@ -8,7 +8,7 @@ import pytest
 
 from support.clock import RECOVERY_S, SLACK_S, TIME_SCALE, wait_until
 from support.fake import Hangup, byte_by_byte, hang_up, says, says_and_ends, says_and_falls_silent, silent, whole
-from support.fake_broker import METHODS, Caller, FakeBroker, Message, Queue, decode, encode_properties, method
+from support.fake_broker import Caller, FakeBroker, Message, Queue, encode_properties
 from support.fake_postgres import (
     BOUND,
     NULL,
@@ -37,7 +37,6 @@ ATTEMPTS_MAX = 8
 LINES_MAX = 3  # an operation is tried eight times, and each may cost a connection: a line for each reason, and one for its answer
 ANSWER_SIZE_MAX = 32 * 1024 * 1024  # what libpq makes of it in memory is up to four times as much
 RESERVED_MAX = 0x40000000 + 8192  # libpq takes addresses for what is announced, up to this, and touches none
-DELIVERY_HEAD_SIZE = 7 + 4  # a frame's kind, channel and size; the method's numbers
 _numbers = itertools.count(1)
 
 
@@ -109,16 +108,6 @@ class Bench:
         answer = self.caller.response(self.send(method, *args), LIMIT_S)
         assert answer["error"] is not None, f"{method} gave a result: {answer}"
         return answer["error"]["exc_type"]
-
-    def say_redelivered(self):
-        """From here on each delivery is one that may have been delivered before."""
-
-        def send(link, channel, frames):
-            fields, _ = decode(METHODS["basic.deliver"][2], frames[0][DELIVERY_HEAD_SIZE:-1])
-            fields[2] = True
-            link.send(b"".join([method(channel, "basic.deliver", *fields), *frames[1:]]))
-
-        self.broker.send_frames = send
 
     def turn_honest(self):
         """Also on new connections: those at hand may have fallen silent."""
@@ -627,7 +616,7 @@ def test_a_change_that_comes_again_while_postgres_is_away(room, directory):
         bench.orders.wait_not_ready()
         for method_name, argument in changes:
             assert bench.error(method_name, argument) == UNAVAILABLE
-        bench.say_redelivered()
+        bench.broker.redelivered = True
         for method_name, argument in changes:
             assert bench.error(method_name, argument) == UNKNOWN
         assert bench.error("get_order", made["id"]) == UNAVAILABLE

@@ -6,7 +6,7 @@ import pytest
 
 from support.clock import ANSWER_S, RECOVERY_S, SLACK_S, TIME_SCALE, wait_until
 from support.fake import Gone, Hangup, byte_by_byte, hang_up, says, says_and_ends, says_and_falls_silent, silent, whole
-from support.fake_broker import METHODS, Caller, FakeBroker, Message, decode, encode_properties, method
+from support.fake_broker import Caller, FakeBroker, Message, encode_properties
 from support.fake_redis import FakeRedis
 from support.hostile import MEMORY_MAX, Watched
 from support.shop import a_product, unique
@@ -17,7 +17,6 @@ UNAVAILABLE = "ServiceUnavailable"
 UNKNOWN = "OutcomeUnknown"
 UNEXPECTED = "UnexpectedError"
 LINES_MAX = 3  # a line for each reason, and one for an answer
-DELIVERY_HEAD_SIZE = 7 + 4  # a frame's kind, channel and size; the method's numbers
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +69,6 @@ class Bench:
     def turn_honest(self):
         self.redis.honest()
         self.products.wait_is_ready()
-
-    def say_redelivered(self):
-        """From here on each delivery is one that may have been delivered before."""
-
-        def send(link, channel, frames):
-            fields, _ = decode(METHODS["basic.deliver"][2], frames[0][DELIVERY_HEAD_SIZE:-1])
-            fields[2] = True
-            link.send(b"".join([method(channel, "basic.deliver", *fields), *frames[1:]]))
-
-        self.broker.send_frames = send
 
 
 @pytest.fixture(scope="module")
@@ -498,7 +487,7 @@ def test_a_change_that_comes_again_while_redis_is_away(room, directory):
         bench.products.wait_not_ready()
         for method_name, argument in changes:
             assert bench.error(method_name, argument) == UNAVAILABLE
-        bench.say_redelivered()
+        bench.broker.redelivered = True
         for method_name, argument in changes:
             assert bench.error(method_name, argument) == UNKNOWN
         assert bench.error("get", "x") == UNAVAILABLE

@@ -368,7 +368,7 @@ class BrokerLink(Link):
         state.deliveries += 1
         if not no_ack:
             state.unsettled[state.deliveries] = (queue, message)
-        head = method(channel, "basic.deliver", tag, state.deliveries, False, message.exchange, message.routing_key)
+        head = method(channel, "basic.deliver", tag, state.deliveries, self.server.redelivered, message.exchange, message.routing_key)
         frames = [head, *content(channel, message.properties, message.body, self.frame_max)]
         self.server.send_frames(self, channel, frames)
 
@@ -425,6 +425,7 @@ class FakeBroker(FakeServer):
         self.hooks = {}
         self.heard = deque(maxlen=100_000)  # (connection, method)
         self.published = deque(maxlen=10_000)
+        self.redelivered = False  # what it says of each delivery from now on: that it may have been made before
         self.send_frames = lambda link, channel, frames: link.send(b"".join(frames))
         self.beats = True  # heartbeats to every open connection
         self._stop = threading.Event()
