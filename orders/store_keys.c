@@ -2,6 +2,7 @@
 
 #include <openssl/rand.h>
 
+#include "rpclib/hex.h"
 #include "sql.h"
 
 #define REQUEST_ID_SIZE 32 /* hexadecimal digits of the hash that names a request */
@@ -10,18 +11,14 @@
 bool store_key_hash(const struct order_store *store, char out[ORDER_STORE_HASH_SIZE], struct rpc_bytes a,
                     struct rpc_bytes b)
 {
-    static const char digits[] = "0123456789abcdef";
     unsigned char hash[SHA256_SIZE];
     EVP_MD_CTX *digest = store->digest;
     bool hashed = EVP_DigestInit_ex2(digest, store->sha256, NULL) == 1 &&
                   EVP_DigestUpdate(digest, a.data, a.size) == 1 && EVP_DigestUpdate(digest, "", 1) == 1 &&
                   EVP_DigestUpdate(digest, b.data, b.size) == 1 && EVP_DigestFinal_ex(digest, hash, NULL) == 1;
-    size_t index;
 
-    for (index = 0; hashed && index < SHA256_SIZE; index++) {
-        out[2 * index] = digits[hash[index] >> 4];
-        out[2 * index + 1] = digits[hash[index] & 15];
-    }
+    if (hashed)
+        rpc_hex_write(hash, SHA256_SIZE, out);
     return hashed;
 }
 

@@ -1,9 +1,9 @@
 #include "store_apply.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 
+#include "rpclib/hex.h"
 #include "store_reply.h"
 #include "store_words.h"
 
@@ -58,8 +58,8 @@ void store_apply_script_hash(char out[SCRIPT_HASH_SIZE])
     unsigned size = 0;
 
     EVP_Digest(script, sizeof(script) - 1, digest, &size, EVP_sha1(), NULL);
-    for (int i = 0; i < SCRIPT_HASH_SIZE / 2; i++)
-        snprintf(out + 2 * i, 3, "%02x", digest[i]);
+    rpc_hex_write(digest, SCRIPT_HASH_SIZE / 2, out);
+    out[SCRIPT_HASH_SIZE - 1] = '\0';
 }
 
 static void application_on_reply(struct redis_command *command, enum redis_result result, const redisReply *reply);

@@ -1,8 +1,8 @@
 #include "store_product.h"
 
 #include <assert.h>
-#include <stdio.h>
 
+#include "rpclib/hex.h"
 #include "store_reply.h"
 #include "store_words.h"
 
@@ -143,7 +143,6 @@ static bool request_key_write(char out[REQUEST_KEY_SIZE], EVP_MD_CTX *hash, cons
                               struct rpc_bytes request_id, const struct rpc_bytes *texts, size_t texts_count)
 {
     unsigned char digest[EVP_MAX_MD_SIZE];
-    char *at = out + REQUEST_KEY_PREFIX_SIZE;
     bool done = EVP_DigestInit_ex(hash, EVP_sha256(), NULL) == 1 && hash_add(hash, request_id);
 
     for (size_t i = 0; i < texts_count; i++)
@@ -151,8 +150,8 @@ static bool request_key_write(char out[REQUEST_KEY_SIZE], EVP_MD_CTX *hash, cons
     if (!done || EVP_DigestFinal_ex(hash, digest, NULL) != 1)
         return false;
     memcpy(out, prefix, REQUEST_KEY_PREFIX_SIZE);
-    for (int i = 0; i < REQUEST_HASH_SIZE; i++, at += 2)
-        snprintf(at, 3, "%02x", digest[i]);
+    rpc_hex_write(digest, REQUEST_HASH_SIZE, out + REQUEST_KEY_PREFIX_SIZE);
+    out[REQUEST_KEY_SIZE - 1] = '\0';
     return true;
 }
 

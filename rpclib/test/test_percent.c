@@ -1,8 +1,9 @@
-/* rpc_percent: what is decoded, and what is refused. */
+/* rpc_percent: what is decoded, and what is refused.  rpc_hex: every digit, read and written. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -70,11 +71,33 @@ static void test_every_digit(void **state)
     }
 }
 
+/* Every byte, and nothing in front of the digits or behind them. */
+static void test_write(void **state)
+{
+    unsigned char bytes[256];
+    char out[1 + 2 * sizeof(bytes) + 1], expected[3];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (unsigned char)i;
+    memset(out, '!', sizeof(out));
+    rpc_hex_write(bytes, 0, out + 1);
+    assert_int_equal(out[1], '!');
+    rpc_hex_write(bytes, sizeof(bytes), out + 1);
+    for (size_t i = 0; i < sizeof(bytes); i++) {
+        snprintf(expected, sizeof(expected), "%02x", bytes[i]);
+        assert_memory_equal(out + 1 + 2 * i, expected, 2);
+    }
+    assert_int_equal(out[0], '!');
+    assert_int_equal(out[sizeof(out) - 1], '!');
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode),
         cmocka_unit_test(test_every_digit),
+        cmocka_unit_test(test_write),
     };
 
     return cmocka_run_group_tests_name("percent", tests, NULL, NULL);
