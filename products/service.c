@@ -103,23 +103,19 @@ static void fail_no_memory(struct rpc_incoming *request)
     rpc_incoming_fail(request, "ServiceBusy", "out of memory; nothing was done");
 }
 
-/* An id longer than a product's may be is shown cut, at a character's start: so many bytes, and "..." behind them. */
-static int shown_size(struct rpc_bytes id)
+/* An id longer than a product's may be is shown cut, and "..." behind it. */
+static const char *cut_mark(struct rpc_bytes id, struct rpc_bytes shown)
 {
-    size_t size = id.size <= PRODUCT_ID_SIZE_MAX ? id.size : PRODUCT_ID_SIZE_MAX;
-
-    while (size < id.size && size > 0 && rpc_utf8_tail((unsigned char)id.data[size]))
-        size--;
-    return (int)size;
+    return shown.size < id.size ? "..." : "";
 }
 
 static void fail_not_found(struct rpc_incoming *request, struct rpc_bytes id)
 {
     char value[PRODUCT_ID_SIZE_MAX + 64];
-    int size = shown_size(id);
+    struct rpc_bytes shown = rpc_utf8_cut(id, PRODUCT_ID_SIZE_MAX);
 
-    snprintf(value, sizeof(value), "Product ID %.*s%s does not exist", size, id.data,
-             (size_t)size < id.size ? "..." : "");
+    snprintf(value, sizeof(value), "Product ID %.*s%s does not exist", (int)shown.size, shown.data,
+             cut_mark(id, shown));
     rpc_incoming_fail(request, "NotFound", value);
 }
 
@@ -127,12 +123,13 @@ static void fail_not_found(struct rpc_incoming *request, struct rpc_bytes id)
 static void fail_too_large(struct rpc_incoming *request, const struct product_listing *listing)
 {
     char value[PRODUCT_ID_SIZE_MAX + 128];
-    int size = shown_size(listing->largest_id), used;
+    struct rpc_bytes id = listing->largest_id, shown = rpc_utf8_cut(id, PRODUCT_ID_SIZE_MAX);
+    int used;
 
     used = snprintf(value, sizeof(value), "more than %u bytes of products", LIST_SIZE_MAX);
     if (listing->largest_size > 0)
         snprintf(value + used, sizeof(value) - (size_t)used, "; the largest has %zu: %.*s%s", listing->largest_size,
-                 size, listing->largest_id.data, (size_t)size < listing->largest_id.size ? "..." : "");
+                 (int)shown.size, shown.data, cut_mark(id, shown));
     rpc_log(RPC_LOG_WARNING, "a list is too large",
             RPC_LOG_TEXT("correlation_id", rpc_incoming_correlation_id(request)), RPC_LOG_TEXT("reason", value));
     rpc_incoming_fail(request, "ListTooLong", value);

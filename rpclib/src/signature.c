@@ -28,11 +28,7 @@ static void name_repr(const char *name, char out[WIRE_REASON_SIZE / 2])
 
     if (value != NULL && python_repr(&text, value))
         bytes = rpc_text_bytes(&text);
-    if (bytes.size >= WIRE_REASON_SIZE / 2) {
-        bytes.size = WIRE_REASON_SIZE / 2 - 1;
-        while (rpc_utf8_tail((unsigned char)bytes.data[bytes.size])) /* not within a character */
-            bytes.size--;
-    }
+    bytes = rpc_utf8_cut(bytes, WIRE_REASON_SIZE / 2 - 1);
     snprintf(out, WIRE_REASON_SIZE / 2, "%.*s", (int)bytes.size, bytes.data);
     rpc_text_clear(&text);
     json_decref(value);

@@ -19,6 +19,15 @@ bool rpc_utf8_check(struct rpc_bytes text)
     return true;
 }
 
+struct rpc_bytes rpc_utf8_cut(struct rpc_bytes text, size_t size_max)
+{
+    if (text.size <= size_max)
+        return text;
+    while (size_max > 0 && rpc_utf8_tail((unsigned char)text.data[size_max]))
+        size_max--;
+    return (struct rpc_bytes){.data = text.data, .size = size_max};
+}
+
 size_t rpc_utf8_decode(const char *at, uint32_t *code)
 {
     const unsigned char *bytes = (const unsigned char *)at;

@@ -1,4 +1,4 @@
-/* rpc_utf8: every character there is, and what only looks like one. */
+/* rpc_utf8: every character there is, and what only looks like one; where a text is cut. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -89,11 +89,49 @@ static void test_check(void **state)
     unsound("\"quoted\" and then \n\xfe");
 }
 
+static void cut_is_at(struct rpc_bytes text, size_t size_max, size_t expected, int line)
+{
+    struct rpc_bytes cut = rpc_utf8_cut(text, size_max);
+
+    if (cut.data != text.data || cut.size != expected)
+        fail_msg("line %d: %zu bytes", line, cut.size);
+}
+
+#define cut_is(literal, size_max, expected) cut_is_at(RPC_BYTES(literal), size_max, expected, __LINE__)
+
+static void test_cut(void **state)
+{
+    (void)state;
+    cut_is_at((struct rpc_bytes){NULL, 0}, 0, 0, __LINE__);
+    cut_is_at((struct rpc_bytes){NULL, 0}, SIZE_MAX, 0, __LINE__);
+    cut_is("aü飛🛩b", SIZE_MAX, 11);
+    cut_is("aü飛🛩b", 11, 11);
+    cut_is("aü飛🛩b", 10, 10);
+    cut_is("aü飛🛩b", 9, 6);
+    cut_is("aü飛🛩b", 8, 6);
+    cut_is("aü飛🛩b", 7, 6);
+    cut_is("aü飛🛩b", 6, 6);
+    cut_is("aü飛🛩b", 5, 3);
+    cut_is("aü飛🛩b", 4, 3);
+    cut_is("aü飛🛩b", 3, 3);
+    cut_is("aü飛🛩b", 2, 1);
+    cut_is("aü飛🛩b", 1, 1);
+    cut_is("aü飛🛩b", 0, 0);
+    cut_is("üb", 1, 0);
+    cut_is("a\0b", 2, 2);
+    cut_is("a\x80", 2, 2); /* no UTF-8: what fits is not looked at */
+    cut_is("a\x80\x80\x80", 3, 0);
+    cut_is("ab\x80\x80\x80", 4, 1);
+    cut_is("\x80\x80\x80\x80\x80\x80", 5, 0);
+    cut_is("\xff\xff\xff", 2, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_character),
         cmocka_unit_test(test_check),
+        cmocka_unit_test(test_cut),
     };
 
     return cmocka_run_group_tests_name("utf8", tests, NULL, NULL);

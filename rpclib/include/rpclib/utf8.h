@@ -11,6 +11,12 @@
 /* Whether the text is UTF-8 without NUL: what may stand in strict JSON as a string. */
 bool rpc_utf8_check(struct rpc_bytes text);
 
+/*
+ * The text's beginning, lent as the text is: all of it, unseen, when it has no more than `size_max` bytes, else as many up to
+ * that as do not end within a character.  Where the bytes are no UTF-8 less may be left of them, down to nothing.
+ */
+struct rpc_bytes rpc_utf8_cut(struct rpc_bytes text, size_t size_max);
+
 /* Whether the byte is none that a character begins with. */
 static inline bool rpc_utf8_tail(unsigned char byte)
 {
