@@ -38,6 +38,16 @@ static void change_on_reply(struct redis_command *command, enum redis_result res
     request->done(request, store_reply_status(request->store, result, reply, REDIS_REPLY_INTEGER), NULL);
 }
 
+/* `on_reply` reads Redis' answer, and tells `done` what it comes to. */
+static enum product_store_status request_send(struct product_request *request, struct product_store *store,
+                                              const struct words *words, redis_command_fn *on_reply,
+                                              product_request_fn *done)
+{
+    request->store = store;
+    request->done = done;
+    return words_send(words, store, &request->command, on_reply);
+}
+
 enum product_store_status product_store_get(struct product_store *store, struct product_request *request,
                                             struct rpc_bytes id, product_request_fn *done)
 {
@@ -46,9 +56,7 @@ enum product_store_status product_store_get(struct product_store *store, struct 
     if (!words_begin(&words, store, RPC_BYTES("HMGET"), id))
         return PRODUCT_STORE_NO_MEMORY;
     words_add_field_names(&words);
-    request->store = store;
-    request->done = done;
-    return words_send(&words, store, &request->command, get_on_reply);
+    return request_send(request, store, &words, get_on_reply, done);
 }
 
 enum product_store_status product_store_exists(struct product_store *store, struct product_request *request,
@@ -58,9 +66,7 @@ enum product_store_status product_store_exists(struct product_store *store, stru
 
     if (!words_begin(&words, store, RPC_BYTES("EXISTS"), id))
         return PRODUCT_STORE_NO_MEMORY;
-    request->store = store;
-    request->done = done;
-    return words_send(&words, store, &request->command, exists_on_reply);
+    return request_send(request, store, &words, exists_on_reply, done);
 }
 
 /* A product's fields as HSET takes them; the values are lent, by the product and by `digits`. */
@@ -96,9 +102,7 @@ enum product_store_status product_store_create(struct product_store *store, stru
         return PRODUCT_STORE_NO_MEMORY;
     texts_write(&texts, product);
     words_add_fields(&words, &texts);
-    request->store = store;
-    request->done = done;
-    return words_send(&words, store, &request->command, change_on_reply);
+    return request_send(request, store, &words, change_on_reply, done);
 }
 
 /*
@@ -190,9 +194,7 @@ enum product_store_status product_store_create_once(struct product_store *store,
                           words_decimal(remember_s, name->remember_s)))
         return PRODUCT_STORE_NO_MEMORY;
     words_add_fields(&words, &texts);
-    request->store = store;
-    request->done = done;
-    return words_send(&words, store, &request->command, change_on_reply);
+    return request_send(request, store, &words, change_on_reply, done);
 }
 
 enum product_store_status product_store_delete(struct product_store *store, struct product_request *request,
@@ -202,9 +204,7 @@ enum product_store_status product_store_delete(struct product_store *store, stru
 
     if (!words_begin(&words, store, RPC_BYTES("DEL"), id))
         return PRODUCT_STORE_NO_MEMORY;
-    request->store = store;
-    request->done = done;
-    return words_send(&words, store, &request->command, change_on_reply);
+    return request_send(request, store, &words, change_on_reply, done);
 }
 
 enum product_store_status product_store_delete_once(struct product_store *store, struct product_request *request,
@@ -218,7 +218,5 @@ enum product_store_status product_store_delete_once(struct product_store *store,
     if (!request_key_write(request_key, store->hash, DELETED_KEY_PREFIX, name->request_id, &id, 1) ||
         !words_begin_once(&words, store, delete_script, id, request_key, words_decimal(remember_s, name->remember_s)))
         return PRODUCT_STORE_NO_MEMORY;
-    request->store = store;
-    request->done = done;
-    return words_send(&words, store, &request->command, change_on_reply);
+    return request_send(request, store, &words, change_on_reply, done);
 }
