@@ -30,7 +30,7 @@ static void repr_is_at(const char *json, const char *expected, int line)
 
 #define repr_is(json, expected) repr_is_at(json, expected, __LINE__)
 
-static void test_repr(void **state)
+static void test_constants_and_integers(void **state)
 {
     (void)state;
     repr_is("null", "None");
@@ -42,6 +42,11 @@ static void test_repr(void **state)
     repr_is("-1", "-1");
     repr_is("9223372036854775807", "9223372036854775807");
     repr_is("-9223372036854775808", "-9223372036854775808");
+}
+
+static void test_reals(void **state)
+{
+    (void)state;
     repr_is("0.0", "0.0");
     repr_is("-0.0", "-0.0");
     repr_is("1.0", "1.0");
@@ -75,6 +80,11 @@ static void test_repr(void **state)
     repr_is("2.675", "2.675");
     repr_is("1e21", "1e+21");
     repr_is("-1e-300", "-1e-300");
+}
+
+static void test_texts(void **state)
+{
+    (void)state;
     repr_is("\"\"", "''");
     repr_is("\"a\"", "'a'");
     repr_is("\"it's\"", "\"it's\"");
@@ -85,6 +95,11 @@ static void test_repr(void **state)
     repr_is("\"\\u007f\\u0080\\u009f\\u00a0\\u00ad\\u00ae\"", "'\\x7f\\x80\\x9f\\xa0\\xad\302\256'");
     repr_is("\"\303\251\342\202\254\360\237\230\200\"", "'\303\251\342\202\254\360\237\230\200'");
     repr_is("\"\\u200b\\u2028\\u3000\\ufeff\"", "'\\u200b\\u2028\\u3000\\ufeff'");
+}
+
+static void test_containers(void **state)
+{
+    (void)state;
     repr_is("[]", "[]");
     repr_is("[1]", "[1]");
     repr_is("[1, \"a\", null, [true, {}]]", "[1, 'a', None, [True, {}]]");
@@ -120,8 +135,8 @@ static void is_printable_at(uint32_t code, bool expected, int line)
 
 #define is_printable(code, expected) is_printable_at(code, expected, __LINE__)
 
-/* str.isprintable() at the edges of each range (Unicode 14), of what is assigned. */
-static void test_printable(void **state)
+/* Here and below: str.isprintable() at the edges of each range (Unicode 14), of what is assigned. */
+static void test_printable_latin(void **state)
 {
     (void)state;
     is_printable(0x1f, false);
@@ -133,6 +148,12 @@ static void test_printable(void **state)
     is_printable(0xac, true);
     is_printable(0xad, false);
     is_printable(0xae, true);
+}
+
+/* Marks that a script has to itself: Arabic, Syriac, Ogham, Mongolian. */
+static void test_printable_scripts(void **state)
+{
+    (void)state;
     is_printable(0x600, false);
     is_printable(0x605, false);
     is_printable(0x606, true);
@@ -155,6 +176,12 @@ static void test_printable(void **state)
     is_printable(0x180d, true);
     is_printable(0x180e, false);
     is_printable(0x180f, true);
+}
+
+/* Blanks, separators of lines, marks of direction and order. */
+static void test_printable_punctuation(void **state)
+{
+    (void)state;
     is_printable(0x2000, false);
     is_printable(0x200f, false);
     is_printable(0x2010, true);
@@ -170,13 +197,15 @@ static void test_printable(void **state)
     is_printable(0x2070, true);
     is_printable(0x3000, false);
     is_printable(0x3001, true);
-    is_printable(0xe000, false);
-    is_printable(0xf8ff, false);
-    is_printable(0xf900, true);
     is_printable(0xfeff, false);
     is_printable(0xfff9, false);
     is_printable(0xfffb, false);
     is_printable(0xfffc, true);
+}
+
+static void test_printable_other_planes(void **state)
+{
+    (void)state;
     is_printable(0x110bc, true);
     is_printable(0x110bd, false);
     is_printable(0x110be, true);
@@ -193,6 +222,14 @@ static void test_printable(void **state)
     is_printable(0xe0001, false);
     is_printable(0xe0020, false);
     is_printable(0xe007f, false);
+}
+
+static void test_printable_private_use(void **state)
+{
+    (void)state;
+    is_printable(0xe000, false);
+    is_printable(0xf8ff, false);
+    is_printable(0xf900, true);
     is_printable(0xf0000, false);
     is_printable(0xffffd, false);
     is_printable(0x100000, false);
@@ -202,8 +239,15 @@ static void test_printable(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_repr),
-        cmocka_unit_test(test_printable),
+        cmocka_unit_test(test_constants_and_integers),
+        cmocka_unit_test(test_reals),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_containers),
+        cmocka_unit_test(test_printable_latin),
+        cmocka_unit_test(test_printable_scripts),
+        cmocka_unit_test(test_printable_punctuation),
+        cmocka_unit_test(test_printable_other_planes),
+        cmocka_unit_test(test_printable_private_use),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
