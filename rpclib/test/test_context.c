@@ -122,6 +122,36 @@ static void test_full(void **state)
     rpc_context_free(context);
 }
 
+/* Nothing of a message that brings more than there is room for but its first headers, and its call stack. */
+static void test_too_many_headers(void **state)
+{
+    amqp_field_value_t stack[] = {text_value("a.b.1")};
+    amqp_table_entry_t entries[RPC_CONTEXT_VALUES_MAX + 8];
+    const int count = sizeof(entries) / sizeof(entries[0]);
+    char keys[RPC_CONTEXT_VALUES_MAX + 8][16], too_long[250];
+    struct rpc_context *context;
+
+    (void)state;
+    memset(too_long, 'k', sizeof(too_long));
+    too_long[sizeof(too_long) - 1] = '\0'; /* 249 bytes, and its prefix has 7 */
+    entries[0] = text_entry(too_long, "v");
+    for (int i = 1; i < count; i++) {
+        snprintf(keys[i], sizeof(keys[i]), "k%d", i);
+        entries[i] = text_entry(keys[i], "v");
+    }
+    entries[count - 1] = (amqp_table_entry_t){
+        .key = amqp_cstring_bytes("nameko.call_id_stack"),
+        .value = {.kind = AMQP_FIELD_KIND_ARRAY, .value.array = {1, stack}},
+    };
+    context = incoming(entries, count);
+    assert_int_equal(context_headers(context).num_entries, RPC_CONTEXT_VALUES_MAX);
+    assert_int_equal(context_headers(context).entries[0].value.value.array.num_entries, 2); /* with this call */
+    for (int i = 1; i < count - 1; i++)
+        value_is(context, keys[i], i < RPC_CONTEXT_VALUES_MAX ? "v" : NULL);
+    value_is(context, too_long, NULL);
+    rpc_context_free(context);
+}
+
 static void test_incoming(void **state)
 {
     amqp_field_value_t stack[] = {text_value("a.b.1"), text_value("c.d.2")};
@@ -295,9 +325,9 @@ static void test_from_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_new),        cmocka_unit_test(test_full),          cmocka_unit_test(test_incoming),
-        cmocka_unit_test(test_deep_stack), cmocka_unit_test(test_unsound_stack), cmocka_unit_test(test_no_headers),
-        cmocka_unit_test(test_from_json),  cmocka_unit_test(test_unstorable),
+        cmocka_unit_test(test_new),        cmocka_unit_test(test_full),       cmocka_unit_test(test_too_many_headers),
+        cmocka_unit_test(test_incoming),   cmocka_unit_test(test_deep_stack), cmocka_unit_test(test_unsound_stack),
+        cmocka_unit_test(test_no_headers), cmocka_unit_test(test_from_json),  cmocka_unit_test(test_unstorable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,6 +7,10 @@
  *
  * A context has all of it or there is none: where memory ends the caller is told, and refuses the work.  To go on without a
  * header would lose a trace, or an idempotency key, and nobody would know.
+ *
+ * It has bounds, though, far above what Nameko sends: of a message with more than RPC_CONTEXT_VALUES_MAX headers, those that
+ * stand first are kept and the call stack wherever it stands; the others are dropped, and nothing is logged of it.  So is a
+ * header whose key has more than 255 bytes with its prefix, AMQP's bound.
  */
 #ifndef RPCLIB_CONTEXT_H
 #define RPCLIB_CONTEXT_H
@@ -16,7 +20,7 @@
 #include "rpclib/bytes.h"
 
 #define RPC_CALL_ID_STACK_MAX  11 /* Nameko's default: ten parents and the call itself */
-#define RPC_CONTEXT_VALUES_MAX 64
+#define RPC_CONTEXT_VALUES_MAX 64 /* the call stack is one */
 
 struct rpc_context;
 
@@ -29,7 +33,8 @@ void rpc_context_free(struct rpc_context *context); /* NULL is fine */
 
 /*
  * Set a text value, e.g. "traceparent" or "idempotency_key" (it travels as "nameko.idempotency_key"); a value that is
- * there is replaced.  Returns false, with nothing changed, when out of memory or when it holds RPC_CONTEXT_VALUES_MAX.
+ * there is replaced.  Returns false, with nothing changed, when out of memory, when it holds RPC_CONTEXT_VALUES_MAX, or when
+ * the key is too long.
  */
 bool rpc_context_set(struct rpc_context *context, const char *key, struct rpc_bytes value);
 
