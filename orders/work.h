@@ -19,7 +19,7 @@
 
 #include "parameters.h"
 
-#define WORK_UNITS_MAX      2000 /* under way; past it WORK_BUSY.  100 messages of 16 requests are less */
+#define WORK_UNITS_MAX      8000 /* under way; past it WORK_BUSY.  100 messages of 64 requests are less */
 #define WORK_SIZE_MAX       (32u * 1024 * 1024) /* bytes of their contents together; past it WORK_BUSY */
 #define WORK_BATCH_MAX      64                  /* units in one statement */
 #define WORK_BATCH_SIZE_MAX (256u * 1024)       /* bytes of their contents together, unless it is one unit */

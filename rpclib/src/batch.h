@@ -16,8 +16,8 @@
 #include "amqp/mq.h"
 #include "rpclib/text.h"
 
-#define BATCH_MESSAGES_MAX 16
-#define BATCH_SIZE_MAX     16384 /* of the bodies together; larger messages go alone */
+#define BATCH_MESSAGES_MAX 64
+#define BATCH_SIZE_MAX     65536 /* of the bodies together; larger messages go alone */
 
 #define BATCH_METHOD "rpclib_batch" /* a batch of requests is sent to <service>.rpclib_batch */
 #define BATCH_APP_ID "rpclib-1"     /* the app_id of messages whose sender takes batches */

@@ -7,7 +7,7 @@
  *
  * A request is acknowledged after its answer went out, many at a time; a service that dies leaves its requests to
  * another.  At most `prefetch` messages with requests and, apart from them, `prefetch` events a handler are under way.  A
- * message of a client of rpclib may hold 16 requests (README.md, "Batches"): their handlers run one after the other, it is
+ * message of a client of rpclib may hold 64 requests (README.md, "Batches"): their handlers run one after the other, it is
  * acknowledged after the last answer, and delivered again with all of them when that does not come to be.
  */
 #ifndef RPCLIB_SERVICE_H
