@@ -132,16 +132,45 @@ bool callee_gather(struct callee *callee, struct call *call, rpc_call_id id, con
     return true;
 }
 
-void callees_leave(struct callees *callees)
+static void callees_leave_first(struct callees *callees, struct callee *callee)
 {
-    for (struct callee *callee = callees->first; callee != NULL; callee = callee->next) {
-        struct callee_batch *batch;
+    struct callee_batch *batch = callee->gathered.first;
 
-        while ((batch = callee->gathered.first) != NULL) {
-            list_remove(batch);
-            list_append(&callees->leaving, batch);
-        }
+    list_remove(batch);
+    list_append(&callees->leaving, batch);
+    batch->is_message = true;
+    callee->messages++;
+}
+
+static bool batch_is_full(const struct callee_batch *batch)
+{
+    return batch->next != NULL || batch->batch.count == BATCH_MESSAGES_MAX;
+}
+
+bool callee_may_leave(const struct callee *callee)
+{
+    const struct callee_batch *first = callee->gathered.first;
+
+    return first != NULL && (callee->messages < CALLEE_MESSAGES_MAX || batch_is_full(first));
+}
+
+bool callees_leave(struct callees *callees)
+{
+    bool waits = false;
+
+    for (struct callee *callee = callees->first; callee != NULL; callee = callee->next) {
+        while (callee_may_leave(callee))
+            callees_leave_first(callees, callee);
+        waits |= callee->gathered.first != NULL;
     }
+    return waits;
+}
+
+void callees_leave_all(struct callees *callees)
+{
+    for (struct callee *callee = callees->first; callee != NULL; callee = callee->next)
+        while (callee->gathered.first != NULL)
+            callees_leave_first(callees, callee);
 }
 
 struct callee_batch *callees_take(struct callees *callees)
@@ -177,5 +206,27 @@ void callee_batch_release(struct callee_batch *batch)
         return;
     if (batch->list != NULL)
         list_remove(batch);
+    if (batch->is_message)
+        batch->callee->messages--;
     batch_free(batch);
+}
+
+void callee_call_alone(struct call *call)
+{
+    struct callee_batch *batch = call->shared;
+
+    call->shared = NULL;
+    call->is_alone = true;
+    call->callee->messages++;
+    callee_batch_release(batch);
+}
+
+void callee_call_ended(struct call *call)
+{
+    if (call->is_alone)
+        call->callee->messages--;
+    if (call->shared != NULL)
+        callee_batch_release(call->shared);
+    call->is_alone = false;
+    call->shared = NULL;
 }

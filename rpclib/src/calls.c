@@ -150,6 +150,7 @@ struct call *calls_add(struct calls *calls, uint64_t deadline_ms, rpc_reply_fn *
     call->arg = arg;
     call->callee = NULL;
     call->shared = NULL;
+    call->is_alone = false;
     rpc_uuid4(call->correlation_id);
     bucket = bucket_of(calls, call->correlation_id);
     call->next = *bucket;

@@ -22,6 +22,7 @@ struct call {
     void *arg;
     struct callee *callee;       /* the service that is called; NULL: not known as a callee */
     struct callee_batch *shared; /* the batch that it travels in; NULL: it went alone */
+    bool is_alone;               /* it went alone, and is one of the callee's messages under way */
 
     /* for calls.c alone */
     uint32_t generation; /* tells the calls that use this place one after another apart */

@@ -27,7 +27,9 @@ struct rpc_client {
     struct callees callees;
     char reply_to[RPC_UUID_SIZE]; /* a new one for each channel: the old queue may still be held by a dead link */
     struct rpc_loop_timer *timer;
-    uint64_t timer_at_ms; /* when it will run; UINT64_MAX while it is stopped */
+    uint64_t timer_at_ms;        /* when it will run; UINT64_MAX while it is stopped */
+    struct rpc_loop_timer *hold; /* ends the waiting of calls for one another */
+    bool holds;                  /* it runs */
     struct rpc_text body, properties;
     struct rpc_client_stats stats;
 };
@@ -36,11 +38,12 @@ struct rpc_client {
 
 static void client_forget(struct rpc_client *client, struct call *call)
 {
-    struct callee_batch *shared = call->shared;
+    const struct callee *callee = call->callee;
 
+    callee_call_ended(call);
     calls_remove(client->calls, call);
-    if (shared != NULL)
-        callee_batch_release(shared);
+    if (callee != NULL && callee_may_leave(callee) && session_channel(&client->session) != NULL)
+        session_flush_later(&client->session);
 }
 
 static void client_end(struct rpc_client *client, struct call *call, enum rpc_status status,
@@ -129,9 +132,8 @@ static void client_send_alone(struct rpc_client *client, struct callee_batch *ba
 
         if (call == NULL)
             continue; /* cancelled, or ended by the callback of another */
-        call->shared = NULL;
         call->again = again;
-        callee_batch_release(batch);
+        callee_call_alone(call);
         call->position = session_output_appended(&client->session);
         status = session_status(&client->session);
         if (status == RPC_OK)
@@ -158,7 +160,10 @@ static void client_on_flush(void *arg)
     struct rpc_client *client = arg;
     struct callee_batch *batch;
 
-    callees_leave(&client->callees);
+    if (callees_leave(&client->callees) && !client->holds) {
+        client->holds = true;
+        rpc_loop_timer_start(client->hold, CALLEE_HOLD_MS);
+    }
     while ((batch = callees_take(&client->callees)) != NULL) {
         uint64_t position = session_output_appended(&client->session);
 
@@ -169,6 +174,16 @@ static void client_on_flush(void *arg)
             client_send_alone(client, batch);
         callee_batch_release(batch);
     }
+}
+
+static void client_on_held(void *arg)
+{
+    struct rpc_client *client = arg;
+
+    client->holds = false;
+    callees_leave_all(&client->callees);
+    if (session_channel(&client->session) != NULL)
+        session_flush_later(&client->session);
 }
 
 /*
@@ -436,8 +451,9 @@ struct rpc_client *rpc_client_new(struct rpc_connection *connection, const struc
     client->exchange = strdup(options->exchange != NULL ? options->exchange : WIRE_EXCHANGE);
     client->calls = calls_new(options->calls_max > 0 ? options->calls_max : CALLS_MAX_DEFAULT);
     client->timer = rpc_loop_timer_new(client->loop, client_on_timer, client);
+    client->hold = rpc_loop_timer_new(client->loop, client_on_held, client);
     if (client->name == NULL || client->exchange == NULL || client->calls == NULL || client->timer == NULL ||
-        !session_init(&client->session, connection, "client", &client_session_events, client)) {
+        client->hold == NULL || !session_init(&client->session, connection, "client", &client_session_events, client)) {
         rpc_client_free(client);
         return NULL;
     }
@@ -455,6 +471,7 @@ void rpc_client_free(struct rpc_client *client)
         client_end(client, call, RPC_CANCELLED, NULL);
     calls_free(client->calls);
     rpc_loop_timer_free(client->timer);
+    rpc_loop_timer_free(client->hold);
     callees_clear(&client->callees);
     rpc_text_clear(&client->body);
     rpc_text_clear(&client->properties);

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "callee.h"
 #include "rpclib/client.h"
 #include "rpclib/log.h"
 #include "rpclib/publisher.h"
@@ -1040,6 +1041,113 @@ static void test_batch_with_its_client_gone(void **state)
     peer_run();
 }
 
+/* As many messages under way, each of one call, as leave without waiting. */
+static void fill_the_way(void)
+{
+    learn();
+    for (unsigned i = 0; i < CALLEE_MESSAGES_MAX; i++) {
+        call(1, 1000);
+        peer_run();
+    }
+    peer_story_is("1 publish nameko-rpc/products.get; 1 publish nameko-rpc/products.get; "
+                  "1 publish nameko-rpc/products.get; 1 publish nameko-rpc/products.get");
+    call(1, 1000);
+    peer_run();
+    peer_story_is("");
+}
+
+static void test_batch_waits_for_an_answer(void **state)
+{
+    (void)state;
+    fill_the_way();
+    call(1, 1000);
+    peer_run();
+    peer_story_is("");
+    peer_answer_as_rpclib(CHANNEL, 1, "{\"result\": \"a\", \"error\": null}");
+    peer_run();
+    story_is("1 \"a\"");
+    peer_story_is("1 publish nameko-rpc/products.rpclib_batch"); /* one message for another */
+    call(1, 1000);
+    peer_run();
+    peer_story_is("");
+    answer_batch(5, 0, 1, (const char *const[]){"5"});
+    story_is("5 5");
+    peer_story_is(""); /* half of a message is answered */
+    answer_batch(5, 1, 1, (const char *const[]){"6"});
+    story_is("6 6");
+    peer_story_is("1 publish nameko-rpc/products.get");
+}
+
+static void test_batch_waits_no_longer(void **state)
+{
+    (void)state;
+    fill_the_way();
+    call(1, 1000);
+    peer_advance(CALLEE_HOLD_MS);
+    peer_story_is("1 publish nameko-rpc/products.rpclib_batch");
+    call(1, 1000);
+    peer_run();
+    peer_story_is("");
+    peer_advance(CALLEE_HOLD_MS);
+    peer_story_is("1 publish nameko-rpc/products.get");
+}
+
+/* What joins nobody need not wait; what ended without an answer is under way no more. */
+static void test_batch_that_need_not_wait(void **state)
+{
+    (void)state;
+    fill_the_way();
+    call(1, 5000); /* so much longer that it travels apart */
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.get");
+    rpc_client_cancel(client, ids[1]);
+    peer_run();
+    peer_story_is(""); /* there are four still */
+    rpc_client_cancel(client, ids[2]);
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.get");
+    assert_string_equal(peer.messages[6].expiration, "5000");
+}
+
+static void test_batch_that_waits_is_lost(void **state)
+{
+    (void)state;
+    fill_the_way();
+    peer_hang_up(ECONNRESET);
+    peer_run();
+    assert_non_null(strstr(story, "5 offline"));
+    story[0] = '\0';
+    peer_advance(5000);
+    peer.story[0] = '\0';
+    learn();
+    call(2, 1000); /* nothing of before is counted as under way */
+    peer_run();
+    peer_story_is("1 publish nameko-rpc/products.rpclib_batch");
+}
+
+static void test_batch_that_waits_with_its_client_gone(void **state)
+{
+    (void)state;
+    fill_the_way();
+    rpc_client_free(client);
+    client = NULL;
+    assert_non_null(strstr(story, "5 cancelled"));
+    story[0] = '\0';
+    peer_advance(CALLEE_HOLD_MS);
+    peer_story_is("1 close");
+}
+
+static void test_batch_that_waits_while_blocked(void **state)
+{
+    (void)state;
+    fill_the_way();
+    peer_block(true);
+    peer_run();
+    peer_advance(CALLEE_HOLD_MS);
+    story_is("5 blocked");
+    peer_story_is("");
+}
+
 /* A callback of one call ends the others of its batch, or makes new ones. */
 static void test_batch_within_a_callback(void **state)
 {
@@ -1184,6 +1292,12 @@ int main(void)
         TEST(test_batch_cancelled_before_it_left),
         TEST(test_batch_lost),
         TEST(test_batch_with_its_client_gone),
+        TEST(test_batch_waits_for_an_answer),
+        TEST(test_batch_waits_no_longer),
+        TEST(test_batch_that_need_not_wait),
+        TEST(test_batch_that_waits_is_lost),
+        TEST(test_batch_that_waits_with_its_client_gone),
+        TEST(test_batch_that_waits_while_blocked),
         TEST(test_batch_within_a_callback),
         TEST(test_one_call_a_message),
         TEST(test_lost),
