@@ -13,6 +13,13 @@ def spread(values):
     return (max(values) - min(values)) / 2 / middle if middle else 0.0
 
 
+def median_interval(values):
+    """Where the median lies, 19 times of 20, whatever the values are distributed like: the order statistics beside it."""
+    ordered = sorted(values)
+    beside = max(0, int(len(ordered) / 2 - 1.96 / 2 * len(ordered) ** 0.5))
+    return ordered[beside], ordered[-1 - beside]
+
+
 class Measurements:
     """(what, connections) -> one result a repetition"""
 

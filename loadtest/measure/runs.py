@@ -20,7 +20,8 @@ OPEN_LOOP_SHARES = (0.5, 0.8)  # of the peak
 OPEN_LOOP_QUICK = ("get_product", "post_order")
 SERVERS = ("rabbitmq", "redis", "postgres")
 BATCH_CLIENTS = 4
-WATCHED_TURNS = 2  # in a repetition: a difference so small needs more of them
+WATCHED_TURNS = 8  # in a repetition: a difference so small needs many of them, and close together
+WATCHED_S = 1
 AWAKE_AT_MOST = 1  # connections: with more, there is always work for a processor
 WORTHLESS_MAX = 10  # runs that went wrong; past that, it is not the run
 SCRAPE_INTERVAL_S = 1
@@ -339,7 +340,7 @@ class Bench:
         for number in range(WATCHED_TURNS * repetitions):
             for name in sorted(workloads, reverse=number % 2 == 1):
                 with Scraper(workloads[name].shop.metrics_ports):
-                    self.closed(workloads[name], "get_product", connections, f"get_product {name}", seconds)
+                    self.closed(workloads[name], "get_product", connections, f"get_product {name}", min(seconds, WATCHED_S))
         note_end()
 
 
