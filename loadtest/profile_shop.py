@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Where the three programs' time goes under load: system calls, waits and allocations a request, and their functions.
+"""Where the three programs' time goes under load: system calls, waits and allocations a request, their functions, and the
+way of a request that is alone.
 
     loadtest/profile_shop.py [--connections N] [--seconds S]     Markdown; BUILD_DIR names the build folder (build)
 
@@ -10,6 +11,7 @@ Exit codes: 0 measured, 1 something went wrong, 2 wrong usage, 3 perf is missing
 import argparse
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,10 @@ PERF_MARGIN_S = 60
 SYSTEM_CALLS = ("read", "write", "readv", "writev", "recvfrom", "recvmsg", "sendto", "sendmsg", "epoll_wait", "epoll_ctl", "poll",
                 "accept4", "close", "futex", "brk", "mmap", "munmap", "madvise")
 ALL_SYSTEM_CALLS = "raw_syscalls:sys_enter"
+# What a request's way is seen by: a program sends, another one is woken by that.
+PASSAGES = {"sys_enter_sendto": "sends", "sys_enter_write": "sends", "sys_exit_epoll_wait": "woken"}
+CLIENTS_STEP = ("gateway sends", "gateway woken")  # between two requests
+PASSAGE_LEAST = 0.5  # a request; what is rarer belongs to no request
 
 
 def entering(system_call):
@@ -87,16 +93,23 @@ def counting(pids, events, run):
     return {line[2]: int(line[0]) for line in lines if len(line) > 2 and line[0].isdigit()}, result
 
 
-def samples(pids, run, directory):
-    """[(share, library, function)] of where the processes were found."""
-    path = directory / "perf.data"
-    command = ["perf", "record", "-q", "-e", "cpu-clock", "-F", SAMPLES_HZ, "-o", path, "-p", ",".join(map(str, pids))]
+@contextmanager
+def recording(path, pids, events, *options):
+    """What `perf record` sees of the processes, while it is entered."""
+    command = ["perf", "record", "-q", "-e", ",".join(events), *options, "-o", path, "-p", ",".join(map(str, pids))]
     recorder = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        run()
+        yield
     finally:
         recorder.send_signal(2)
         recorder.wait(PERF_MARGIN_S)
+
+
+def samples(pids, run, directory):
+    """[(share, library, function)] of where the processes were found."""
+    path = directory / "perf.data"
+    with recording(path, pids, ["cpu-clock"], "-F", SAMPLES_HZ):
+        run()
     shown = perf("report", "-i", path, "--stdio", "--no-children", "--sort", "dso,symbol", "-t", ";", "-q", "--percentage", "relative")
     found = re.findall(r"^\s*([\d.]+)%\s*;([^;]*);\[([k.])\] (.*?)\s*(?:;.*)?$", shown.stdout, re.M)
     if not found:
@@ -149,6 +162,30 @@ class Profile:
             f" {counts.get('context-switches', 0):.2f} | {allocated:.2f} | {shown} |"
         )
 
+    def _passages(self, who, name):
+        """[(time in us, program, what it did)] of requests one after the other."""
+        path = self.bench.directory / "perf.data"
+        with recording(path, who, [f"syscalls:{event}" for event in PASSAGES]), self.bench.awake(1):
+            self._run(name, 1)
+        shown = perf("script", "-i", path, "-F", "tid,time,event", "--ns")
+        found = re.findall(r"^\s*(\d+)\s+([\d.]+):\s+syscalls:(\w+):", shown.stdout, re.M)
+        return sorted((float(time) * 1e6, who[int(pid)], PASSAGES[event]) for pid, time, event in found)
+
+    def way_table(self, name):
+        """Each step's median; what lies between two programs of the shop is the broker's."""
+        who = {pid: program for program in self.workload.shop.NAMES for pid in self._pids(program)}
+        who.update({pid: "redis" for pid in self.bench.servers.pids("redis")})
+        passages = self._passages(who, name)
+        steps = {}
+        for (before, *one), (after, *other) in zip(passages, passages[1:]):
+            steps.setdefault((" ".join(one), " ".join(other)), []).append(after - before)
+        requests = len(steps.get(CLIENTS_STEP, ()))
+        lines = [f"| {load.TITLES[name]}, c=1: from | to | times a request | median, us |", "| --- |" + " --- |" * 3]
+        for (one, other), times in sorted(steps.items(), key=lambda step: -statistics.median(step[1])):
+            if len(times) >= PASSAGE_LEAST * requests:
+                lines.append(f"| {one} | {other} | {len(times) / requests:.0f} | {statistics.median(times):.0f} |")
+        return "\n".join(lines)
+
     def functions(self, program, name):
         found = samples(self._pids(program), lambda: self._run(name, self.connections), self.bench.directory)
         libraries = {}
@@ -182,7 +219,8 @@ def main():
                 for name in LOADS:
                     bench.generator.closed_exact(workload, name, options.connections, WARM_UP_S)
                 print(profile.counts_table(allocations), flush=True)
-                print(f"\n{profile.functions_table()}")
+                print(f"\n{profile.functions_table()}", flush=True)
+                print(f"\n{profile.way_table('get_product')}")
     except Unusable as error:
         print(f"profile: {error}", file=sys.stderr)
         return 3

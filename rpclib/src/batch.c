@@ -3,7 +3,7 @@
 #define HEADER         "rpclib-batch"
 #define KEY_SIZE_MAX   255
 #define PROPERTIES_MAX 65535
-#define INDEX_ROOM     7 /* the three sizes of an entry */
+#define INDEX_ROOM     7     /* the three sizes of an entry */
 #define INDEX_SIZE_MAX 65536 /* a header travels in one frame */
 
 static void put(char *at, size_t value, unsigned size)
