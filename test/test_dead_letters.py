@@ -28,15 +28,31 @@ def channel(shop):
     connection.close()
 
 
-def rpc(shop, *words):
+def rpc_of(service, shop, *words):
+    """(exit code, output, errors)"""
     environment = dict(os.environ, AMQP_URI=shop.uris["amqp"], LOG_LEVEL="error")
-    done = subprocess.run([RPC, "dead-letters", "products", *words], env=environment, stdout=subprocess.PIPE,
+    done = subprocess.run([RPC, "dead-letters", service, *words], env=environment, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, timeout=60, check=False)
-    return done.returncode, done.stdout.decode()
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def rpc(shop, *words):
+    return rpc_of("products", shop, *words)[:2]
 
 
 def count(channel, queue):
     return channel.queue_declare(queue, passive=True).method.message_count
+
+
+def exists(channel, queue):
+    other = channel.connection.channel()  # a missing queue closes the channel that asks
+    try:
+        other.queue_declare(queue, passive=True)
+    except pika.exceptions.ChannelClosedByBroker as error:
+        assert error.reply_code == 404, error
+        return False
+    other.close()
+    return True
 
 
 def publish_event(channel, body):
@@ -98,6 +114,24 @@ def test_wrong_words_change_nothing(shop, words):
     assert rpc(shop, *words)[0] == 2
 
 
+@pytest.mark.parametrize(
+    "words", [["list"], ["show", "1"], ["replay", "1"], ["replay", "all", "--dry-run"], ["purge", "all"]], ids="_".join)
+def test_a_name_without_dead_letters_is_told_and_nothing_is_made(shop, channel, words):
+    code, text, errors = rpc_of("prodcts", shop, *words)
+    assert (code, text) == (1, "")
+    assert errors.startswith("rpc: there is no queue prodcts.dead-letters") and errors.count("\n") == 1, errors
+    assert not exists(channel, "prodcts.dead-letters")
+
+
+def test_dead_letters_of_a_service_that_does_not_run(shop, channel):
+    channel.queue_declare("stopped.dead-letters", durable=True)
+    channel.basic_publish("", "stopped.dead-letters", b"{", pika.BasicProperties(delivery_mode=2))
+    wait_until(lambda: count(channel, "stopped.dead-letters") == 1, "the letter")
+    code, text, errors = rpc_of("stopped", shop, "list")
+    assert (code, text.splitlines()[-1], errors) == (0, "1 in stopped.dead-letters", "")
+    assert rpc_of("stopped", shop, "purge", "all") == (0, "1 purged\n", "")
+
+
 def test_an_event_that_fails_is_tried_again_later_and_then_handled(shop, channel):
     """A product whose hash is of another kind fails the script; once it is mended, the retry applies the event."""
     channel.queue_purge(QUEUE)
@@ -118,14 +152,6 @@ def test_a_deleted_queue_is_declared_again(shop, channel):
     channel.queue_delete(QUEUE)
     publish_event(channel, b"{deleted")
 
-    def is_back():
-        other = channel.connection.channel()  # a missing queue closes the channel that asks
-        try:
-            return other.queue_declare(QUEUE, passive=True).method.message_count == 1
-        finally:
-            if other.is_open:
-                other.close()
-
-    wait_until(is_back, "the letter, in a new queue")
+    wait_until(lambda: exists(channel, QUEUE) and count(channel, QUEUE) == 1, "the letter, in a new queue")
     assert shop.programs[0].log().count(b"could not be put aside") < 20
     assert rpc(shop, "purge", "all") == (0, "1 purged\n")

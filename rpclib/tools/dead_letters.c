@@ -1,6 +1,7 @@
 /*
  * The letters are fetched one by one without acknowledging them, looked at, and given back by closing the channel; only
- * what was replayed (and confirmed) or purged is acknowledged.  So a tool that dies loses nothing.
+ * what was replayed (and confirmed) or purged is acknowledged.  So a tool that dies loses nothing.  Nor does it leave
+ * anything behind: the queue is the service's to declare, and one that is not there is told of.
  *
  * AMQP answers no acknowledgement.  What is answered is the next question on the same channel, after all that came before:
  * so one more letter is asked for at the end, and what is told to be replayed or purged is so at the broker.
@@ -12,6 +13,7 @@
 
 #include "amqp/frame.h"
 #include "confirms.h"
+#include "connection.h"
 #include "rpclib/settings.h"
 #include "rpclib/utf8.h"
 #include "src/dead_letters.h"
@@ -22,8 +24,11 @@
 
 enum verb { VERB_LIST, VERB_SHOW, VERB_REPLAY, VERB_PURGE };
 
+struct lookup;
+
 struct dead_letters_tool {
     struct confirms confirms;
+    struct lookup *lookups; /* owned */
     enum verb verb;
     bool dry_run;
     unsigned long wanted; /* a letter's number from 1; 0: all */
@@ -31,6 +36,7 @@ struct dead_letters_tool {
     unsigned long seen, chosen; /* letters */
     unsigned long done_count;   /* of the chosen: listed, shown, replayed or purged */
     unsigned long unconfirmed;
+    bool found;        /* the queue, since the channel came up */
     bool asks;         /* for a letter; the answer is not there yet */
     bool fetched;      /* all there are, or that are wanted */
     bool acknowledged; /* a letter, and the broker may not have seen that yet */
@@ -45,6 +51,16 @@ struct replay {
     struct dead_letters_tool *tool;
     uint64_t tag;
     unsigned long number;
+};
+
+/*
+ * The question whether the queue is there, on a channel of its own, for the broker closes the one that asks for a queue
+ * that is not.  A link that breaks takes the channel along without a word, so each question is kept until the tool ends.
+ */
+struct lookup {
+    struct dead_letters_tool *tool;
+    struct mq_channel *channel; /* alive while its events run */
+    struct lookup *next;
 };
 
 /* --- words --- */
@@ -111,6 +127,13 @@ static void tool_end(struct dead_letters_tool *tool)
     }
     tool->ended = true;
     tool->done(tool->failed ? RPC_EXIT_FAILED : RPC_EXIT_OK, tool->arg);
+}
+
+/* The reason was told. */
+static void tool_fail(struct dead_letters_tool *tool)
+{
+    tool->ended = true;
+    tool->done(RPC_EXIT_FAILED, tool->arg);
 }
 
 static void tool_ask(struct dead_letters_tool *tool)
@@ -335,6 +358,69 @@ static void letter_choose(struct dead_letters_tool *tool, const struct mq_delive
         letter_show(&delivery->message);
 }
 
+/* --- whether there is such a queue --- */
+
+static void lookup_on_settled(void *arg)
+{
+    struct lookup *lookup = arg;
+
+    mq_queue_inspect(lookup->channel, lookup->tool->queue);
+}
+
+static void lookup_on_queue(uint32_t consumers, void *arg)
+{
+    struct lookup *lookup = arg;
+
+    (void)consumers;
+    mq_channel_close(lookup->channel);
+    lookup->tool->found = true;
+    if (!lookup->tool->ended)
+        tool_ask(lookup->tool);
+}
+
+static void lookup_on_closed(uint16_t code, struct rpc_bytes text, void *arg)
+{
+    struct dead_letters_tool *tool = ((struct lookup *)arg)->tool;
+
+    (void)text;
+    if (tool->ended)
+        return;
+    if (code == AMQP_NOT_FOUND)
+        fprintf(stderr, "rpc: there is no queue %s: no service of that name has kept dead letters here\n", tool->queue);
+    else
+        fprintf(stderr, "rpc: the broker does not tell whether there is a queue %s: code %u\n", tool->queue, code);
+    tool_fail(tool);
+}
+
+/* Nobody consumes on this channel. */
+static void lookup_on_delivery(const struct mq_delivery *delivery, void *arg)
+{
+    (void)delivery;
+    (void)arg;
+}
+
+static const struct mq_channel_events lookup_events = {
+    .on_settled = lookup_on_settled,
+    .on_queue = lookup_on_queue,
+    .on_delivery = lookup_on_delivery,
+    .on_closed = lookup_on_closed,
+};
+
+static void lookup_begin(struct dead_letters_tool *tool)
+{
+    struct lookup *lookup = calloc(1, sizeof(*lookup));
+
+    if (lookup != NULL) {
+        *lookup = (struct lookup){.tool = tool, .next = tool->lookups};
+        tool->lookups = lookup;
+        lookup->channel = mq_channel_open(connection_mq(tool->confirms.session.connection), &lookup_events, lookup);
+    }
+    if (lookup == NULL || lookup->channel == NULL) {
+        fputs("rpc: memory is short, or the broker allows no second channel\n", stderr);
+        tool_fail(tool);
+    }
+}
+
 /* --- the queue --- */
 
 /* Whether that answers the question behind the acknowledgements; the letter that may come with it is not looked at. */
@@ -375,14 +461,14 @@ static void tool_on_empty(void *arg)
     tool_check_end(tool);
 }
 
-/* A new channel: what was fetched on another one is the queue's again. */
-static void tool_declare(struct mq_channel *channel, void *arg)
+/* A new channel: what was fetched on another one is the queue's again.  Nothing is declared. */
+static void tool_on_setup(struct mq_channel *channel, void *arg)
 {
     struct dead_letters_tool *tool = arg;
 
-    tool->asks = false;
+    (void)channel;
+    tool->asks = tool->found = false;
     tool->lost = tool->seen > 0;
-    mq_queue_declare(channel, &(struct mq_queue){.name = tool->queue, .durable = true});
 }
 
 static void tool_on_up(void *arg)
@@ -391,13 +477,14 @@ static void tool_on_up(void *arg)
 
     if (tool->ended)
         return;
-    if (!tool->lost) {
+    if (tool->lost) {
+        fprintf(stderr, "rpc: lost the broker meanwhile; what is left is in %s\n", tool->queue);
+        tool_fail(tool);
+    } else if (tool->found) {
         tool_ask(tool);
-        return;
+    } else {
+        lookup_begin(tool);
     }
-    fprintf(stderr, "rpc: lost the broker meanwhile; what is left is in %s\n", tool->queue);
-    tool->ended = true;
-    tool->done(RPC_EXIT_FAILED, tool->arg);
 }
 
 /* --- life --- */
@@ -418,7 +505,7 @@ struct dead_letters_tool *dead_letters_tool_new(struct rpc_connection *connectio
                        &(struct confirms_options){.what = "dead letters",
                                                   .unconfirmed_max = LETTERS_MAX,
                                                   .timeout_ms = CONFIRM_TIMEOUT_MS,
-                                                  .declare = tool_declare,
+                                                  .declare = tool_on_setup,
                                                   .on_up = tool_on_up,
                                                   .on_delivery = tool_on_letter,
                                                   .on_empty = tool_on_empty,
@@ -435,5 +522,11 @@ void dead_letters_tool_free(struct dead_letters_tool *tool)
         return;
     tool->ended = true;
     confirms_clear(&tool->confirms);
+    while (tool->lookups != NULL) {
+        struct lookup *lookup = tool->lookups;
+
+        tool->lookups = lookup->next;
+        free(lookup);
+    }
     free(tool);
 }

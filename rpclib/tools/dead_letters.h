@@ -18,7 +18,7 @@ typedef void dead_letters_done_fn(int exit_code, void *arg);
 /* Whether the words behind "dead-letters" are a command.  Pure. */
 bool dead_letters_words_fit(int count, char *words[]);
 
-/* Start on a connection; NULL when out of memory. */
+/* Start on a connection; NULL when out of memory.  Nothing is declared: a queue that is not there is told of, and fails. */
 struct dead_letters_tool *dead_letters_tool_new(struct rpc_connection *connection, int count, char *words[],
                                                 dead_letters_done_fn *done, void *arg);
 void dead_letters_tool_free(struct dead_letters_tool *tool); /* NULL is fine */
