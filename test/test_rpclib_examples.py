@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 
 import pytest
@@ -62,3 +63,29 @@ def test_the_readme_shows_the_example(name):
 )
 def test_the_examples_run(broker, greeter, command, code, output):
     assert run(broker, BUILD / command[0], *command[1:]) == (code, output)
+
+
+def errors_of_rpc(amqp_uri, *words, **settings):
+    """(exit code, what it says beside its output): without LOG_LEVEL unless the test gives one."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LOG_")}
+    environment.update(settings, AMQP_URI=amqp_uri)
+    done = subprocess.run([BUILD / "rpc", *words], env=environment, capture_output=True, timeout=TIMEOUT_S, check=False)
+    return done.returncode, done.stderr.decode()
+
+
+def test_rpc_says_nothing_beside_the_answer(broker, greeter):
+    words = ("call", "greeter", "greet", '["Bob"]')
+    assert errors_of_rpc(broker, *words) == (0, "")
+    assert errors_of_rpc(broker, *words, LOG_LEVEL="") == (0, "")
+    code, errors = errors_of_rpc(broker, *words, LOG_LEVEL="info")
+    assert code == 0 and "connected to the broker" in errors
+
+
+def test_rpc_says_why_there_is_no_answer():
+    with socket.socket() as nobody:  # it does not listen, and nobody else gets its port
+        nobody.bind(("127.0.0.1", 0))
+        uri = f"amqp://127.0.0.1:{nobody.getsockname()[1]}"
+        code, errors = errors_of_rpc(uri, "call", "greeter", "greet", RPC_TIMEOUT_MS="100")
+    assert code == 1
+    assert "cannot connect to the broker" in errors and "refused" in errors, errors
+    assert errors.endswith("rpc: the broker cannot be reached\n"), errors
