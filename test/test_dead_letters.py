@@ -44,6 +44,18 @@ def count(channel, queue):
     return channel.queue_declare(queue, passive=True).method.message_count
 
 
+def letter_of(channel, queue):
+    """The one letter in the queue, which it leaves: (properties, body)."""
+    wait_until(lambda: count(channel, queue) == 1, f"a letter in {queue}")
+    _, properties, body = channel.basic_get(queue, auto_ack=True)
+    return properties, body
+
+
+def origin(properties):
+    """Where a letter says that it was published at first, and in which queue it failed."""
+    return tuple(properties.headers[f"x-airship-{name}"] for name in ("exchange", "routing-key", "queue"))
+
+
 def exists(channel, queue):
     other = channel.connection.channel()  # a missing queue closes the channel that asks
     try:
@@ -123,6 +135,54 @@ def test_a_name_without_dead_letters_is_told_and_nothing_is_made(shop, channel, 
     assert not exists(channel, "prodcts.dead-letters")
 
 
+def test_a_replayed_event_goes_to_its_queue_alone_and_keeps_its_origin(shop, channel):
+    """Other subscribers have handled theirs; where it was published is told by its next letter as well."""
+    channel.queue_purge(QUEUE)
+    other = channel.queue_declare("", exclusive=True).method.queue
+    channel.queue_bind(other, "orders.events", "order_created")
+    publish_event(channel, b"{again")
+    for _ in range(2):
+        wait_until(lambda: count(channel, QUEUE) == 1, "the letter")
+        assert rpc(shop, "replay", "1") == (0, "1 replayed\n")
+        wait_until(lambda: count(channel, QUEUE) == 1, "it fails again")
+    properties, body = letter_of(channel, QUEUE)
+    assert (origin(properties), body) == (("orders.events", "order_created", EVENTS), b"{again")
+    assert properties.headers["x-airship-attempts"] == 1, "they count anew"
+    assert properties.headers["nameko.trace"] == "t1"
+    assert count(channel, other) == 1, "as it was published"
+    channel.queue_delete(other)
+
+
+def test_a_replayed_request_goes_by_its_exchange(shop, channel):
+    """Its routing key names the method."""
+    channel.queue_purge(QUEUE)
+    channel.basic_publish("nameko-rpc", "products.get", b"no json",
+                          pika.BasicProperties(content_type="application/json", reply_to="x", correlation_id="c"))
+    wait_until(lambda: count(channel, QUEUE) == 1, "the letter")
+    assert rpc(shop, "replay", "1") == (0, "1 replayed\n")
+    properties, body = letter_of(channel, QUEUE)
+    assert (origin(properties), body) == (("nameko-rpc", "products.get", "rpc-products"), b"no json")
+    assert (properties.reply_to, properties.correlation_id) == ("x", "c")
+
+
+def test_an_event_that_is_tried_again_keeps_its_origin(shop, channel):
+    """What comes back from the queue in which it waits has come by no exchange."""
+    retries = []
+    channel.basic_consume(f"{EVENTS}.retry-5000", lambda *message: retries.append(message[2]), auto_ack=True, consumer_tag="retry")
+    shop.redis().set("products:damaged", "no hash")
+    publish_event(channel, b'{"order": {"id": 4712, "order_details": '
+                           b'[{"id": 1, "product_id": "damaged", "price": "1.00", "quantity": 3}]}}')
+
+    def has_failed_twice():
+        channel.connection.process_data_events()
+        return retries
+
+    wait_until(has_failed_twice, "the second failure")
+    channel.basic_cancel("retry")
+    assert retries[0].headers["x-airship-attempts"] == 2
+    assert origin(retries[0]) == ("orders.events", "order_created", EVENTS)
+
+
 def test_dead_letters_of_a_service_that_does_not_run(shop, channel):
     channel.queue_declare("stopped.dead-letters", durable=True)
     channel.basic_publish("", "stopped.dead-letters", b"{", pika.BasicProperties(delivery_mode=2))
@@ -139,7 +199,7 @@ def test_an_event_that_fails_is_tried_again_later_and_then_handled(shop, channel
     database.set("products:mended", "no hash")
     publish_event(channel, b'{"order": {"id": 4711, "order_details": '
                            b'[{"id": 1, "product_id": "mended", "price": "1.00", "quantity": 3}]}}')
-    wait_until(lambda: b"not handled this time" in shop.programs[0].log(), "the first attempt")
+    wait_until(lambda: "not handled this time" in shop.programs[0].log_since_mark(), "the first attempt")
     database.delete("products:mended")
     database.hset("products:mended", mapping={"id": "mended", "title": "t", "passenger_capacity": 1, "maximum_speed": 1,
                                               "in_stock": 10})

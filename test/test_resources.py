@@ -375,6 +375,7 @@ def test_an_event_that_kills_its_consumer_at_each_attempt_is_a_dead_letter(kille
     assert letter["x-airship-attempts"] == 6
     assert letter["x-airship-cause"] == "its consumer went away while it was under way alone"
     assert letter["x-airship-queue"] == EVENTS
+    assert (letter["x-airship-exchange"], letter["x-airship-routing-key"]) == ("orders.events", "order_created")
     assert killed.shop.stock_in_redis(killed.product["id"]) == 10
     killed.redis.client_unpause()
     killed.publish(1)  # later events are handled

@@ -2,7 +2,7 @@
  * letter: an event that is not handled, whatever its properties are.  It is put aside once, with its body, its headers and
  * ours, which count its attempts, and settled when the broker has that.  Then the tool gets it, or the event itself, as
  * somebody else might have put it there: what is shown is text without control characters; nothing is acknowledged but
- * what was purged, or replayed and confirmed; a replayed one has no mark of ours.
+ * what was purged, or replayed and confirmed; a replayed one has no mark of ours, but where it was published at first.
  *
  * The input is a byte that says what the tool does, two of the properties' size, the properties, and the body.
  */
@@ -103,6 +103,20 @@ static struct rpc_bytes text_of(const amqp_table_t *headers, const char *key)
     return (struct rpc_bytes){"", 0};
 }
 
+/* A request goes where it was published at first; what goes to its queue is told where that was. */
+static bool is_request(const amqp_table_t *headers)
+{
+    struct rpc_bytes queue = text_of(headers, LETTER_QUEUE);
+
+    return queue.size > 4 && memcmp(queue.data, "rpc-", 4) == 0;
+}
+
+static unsigned replayed_count(const amqp_table_t *headers)
+{
+    return unmarked_count(headers) +
+           (is_request(headers) ? 0 : count(headers, LETTER_EXCHANGE) + count(headers, LETTER_ROUTING_KEY));
+}
+
 /* Of what somebody wrote: the last number that can be one. */
 static int64_t attempts_of(const amqp_table_t *headers)
 {
@@ -163,6 +177,8 @@ static void check_letter(const struct peer_message *letter, const struct decoded
     HOLDS(attempts_of(headers) ==
           (attempts_of(headers_of(event)) == ATTEMPTS_LIMIT ? ATTEMPTS_LIMIT : attempts_of(headers_of(event)) + 1));
     HOLDS(rpc_bytes_equal(text_of(headers, LETTER_QUEUE), EVENT_QUEUE));
+    HOLDS(rpc_bytes_equal(text_of(headers, LETTER_EXCHANGE), "orders.events")); /* whatever somebody wrote */
+    HOLDS(rpc_bytes_equal(text_of(headers, LETTER_ROUTING_KEY), "order_created"));
     HOLDS(!(decoded.properties->_flags & (AMQP_BASIC_EXPIRATION_FLAG | AMQP_BASIC_USER_ID_FLAG)));
     HOLDS(letter->delivery_mode == 2 && fuzz_equal((struct rpc_bytes){letter->body, letter->body_size}, body));
     check_route(letter, attempts_of(headers));
@@ -282,7 +298,7 @@ static void check_replayed(const struct peer_message *message, const struct deco
     struct rpc_bytes queue = text_of(headers, LETTER_QUEUE), exchange = {"", 0}, key = queue;
     struct decoded sent;
 
-    if (queue.size > 4 && memcmp(queue.data, "rpc-", 4) == 0) {
+    if (is_request(headers)) {
         exchange = text_of(headers, LETTER_EXCHANGE);
         key = text_of(headers, LETTER_ROUTING_KEY);
     }
@@ -291,7 +307,7 @@ static void check_replayed(const struct peer_message *message, const struct deco
     HOLDS(strncmp(message->routing_key, key.data, key.size) == 0);
     HOLDS(decode(&sent, (struct rpc_bytes){message->raw_properties, message->raw_size}));
     sent_headers = headers_of(&sent);
-    HOLDS(sent_headers->num_entries >= 0 && unmarked_count(sent_headers) == (unsigned)sent_headers->num_entries);
+    HOLDS(sent_headers->num_entries >= 0 && replayed_count(headers) == (unsigned)sent_headers->num_entries);
     HOLDS(unmarked_count(sent_headers) == unmarked_count(headers));
     HOLDS(!(sent.properties->_flags & AMQP_BASIC_USER_ID_FLAG));
     empty_amqp_pool(&sent.pool);
@@ -361,7 +377,7 @@ static void check_tool(uint8_t how, struct rpc_bytes raw, struct rpc_bytes body)
     if (verb == VERB_REPLAY && !is_dry) {
         HOLDS(is_acknowledged() == (peer.messages_count == 1 && is_confirmed));
         HOLDS(peer.messages_count == 1 || raw.size > PROPERTIES_MAX - ROOM ||
-              unmarked_count(headers_of(&letter)) > DEAD_LETTERS_HEADERS_MAX);
+              replayed_count(headers_of(&letter)) > DEAD_LETTERS_HEADERS_MAX);
         HOLDS((exit_code_told == RPC_EXIT_OK) == is_acknowledged());
     } else {
         HOLDS(peer.messages_count == 0 && is_acknowledged() == (verb == VERB_PURGE && !is_dry));

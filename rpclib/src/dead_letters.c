@@ -14,6 +14,7 @@
 #define TIME_SIZE          32
 #define ATTEMPTS_MAX       1000000000 /* more are not counted */
 #define OURS_COUNT         6          /* headers of ours */
+#define ORIGIN_COUNT       2          /* of them: where the message was published at first */
 
 static const unsigned delays_ms[RETRY_DELAYS_COUNT] = {RETRY_DELAYS_MS};
 
@@ -32,7 +33,9 @@ bool dead_letters_suspects(char out[WIRE_NAME_SIZE], const char *queue)
 struct headers {
     amqp_table_entry_t entries[DEAD_LETTERS_HEADERS_MAX];
     int count;
-    int64_t attempts; /* as the last failure wrote it; 0 at the first */
+    /* As the last failure wrote them, and `rpc dead-letters` left them. */
+    int64_t attempts;                                 /* 0: at the first */
+    const amqp_table_entry_t *exchange, *routing_key; /* NULL: likewise */
 };
 
 static bool key_is(const amqp_table_entry_t *entry, const char *key)
@@ -52,10 +55,20 @@ static bool is_ours(const amqp_table_entry_t *entry)
     return false;
 }
 
-/* What was there before; ours of an earlier failure only if they are kept, else room for them stays. */
+static void origin_take(struct headers *headers, const amqp_table_entry_t *entry)
+{
+    if (entry->value.kind != AMQP_FIELD_KIND_UTF8)
+        return;
+    if (key_is(entry, LETTER_EXCHANGE))
+        headers->exchange = entry;
+    else if (key_is(entry, LETTER_ROUTING_KEY))
+        headers->routing_key = entry;
+}
+
+/* What was there before; ours of an earlier failure only if they are kept.  Room for what is added stays. */
 static void headers_take(struct headers *headers, const amqp_table_t *table, bool keep_ours)
 {
-    int count_max = keep_ours ? DEAD_LETTERS_HEADERS_MAX : DEAD_LETTERS_HEADERS_MAX - OURS_COUNT;
+    int count_max = DEAD_LETTERS_HEADERS_MAX - (keep_ours ? ORIGIN_COUNT : OURS_COUNT);
 
     for (int i = 0; i < table->num_entries; i++) {
         const amqp_table_entry_t *entry = &table->entries[i];
@@ -63,7 +76,10 @@ static void headers_take(struct headers *headers, const amqp_table_t *table, boo
         if (key_is(entry, LETTER_ATTEMPTS) && entry->value.kind == AMQP_FIELD_KIND_I64 &&
             entry->value.value.i64 > 0) /* anybody can write it */
             headers->attempts = entry->value.value.i64 < ATTEMPTS_MAX ? entry->value.value.i64 : ATTEMPTS_MAX;
-        if ((keep_ours || !is_ours(entry)) && !LETTER_IS_ROUTE(frame_text(entry->key)) && headers->count < count_max)
+        origin_take(headers, entry);
+        if (LETTER_IS_ROUTE(frame_text(entry->key)) || LETTER_IS_ORIGIN(frame_text(entry->key)))
+            continue;
+        if ((keep_ours || !is_ours(entry)) && headers->count < count_max)
             headers->entries[headers->count++] = *entry;
     }
 }
@@ -77,6 +93,23 @@ static void headers_add_number(struct headers *headers, const char *key, int64_t
 {
     headers->entries[headers->count++] = (amqp_table_entry_t){
         .key = amqp_cstring_bytes(key), .value = {.kind = AMQP_FIELD_KIND_I64, .value.i64 = number}};
+}
+
+/*
+ * What comes by the default exchange was put back: by a queue of ours, or by `rpc dead-letters`.  Where it was published at
+ * first is what its headers say.
+ */
+static void headers_add_origin(struct headers *headers, const struct letter *letter)
+{
+    bool was_put_back = letter->exchange.size == 0 && headers->exchange != NULL && headers->routing_key != NULL;
+
+    if (was_put_back) {
+        headers->entries[headers->count++] = *headers->exchange;
+        headers->entries[headers->count++] = *headers->routing_key;
+    } else {
+        headers_add_text(headers, LETTER_EXCHANGE, letter->exchange);
+        headers_add_text(headers, LETTER_ROUTING_KEY, letter->routing_key);
+    }
 }
 
 static void time_text(char out[TIME_SIZE])
@@ -197,8 +230,7 @@ static void letter_send(struct dead_letters *letters, const struct letter *lette
     headers_add_number(headers, LETTER_ATTEMPTS, headers->attempts + 1);
     headers_add_text(headers, LETTER_TIME, rpc_bytes_of(now));
     headers_add_text(headers, LETTER_QUEUE, rpc_bytes_of(letter->queue));
-    headers_add_text(headers, LETTER_EXCHANGE, letter->exchange);
-    headers_add_text(headers, LETTER_ROUTING_KEY, letter->routing_key);
+    headers_add_origin(headers, letter);
     letter_publish(letters, letter, queue, given, headers, taken);
 }
 
@@ -262,6 +294,7 @@ void dead_letters_suspect(struct dead_letters *letters, const struct letter *let
 
     init_amqp_pool(&pool, POOL_PAGE);
     properties = letter_open(letter, &headers, true, &pool);
+    headers_add_origin(&headers, letter);
     if (dead_letters_suspects(queue, letter->queue))
         letter_publish(letters, letter, queue, properties, &headers, taken);
     else

@@ -11,7 +11,10 @@
  * It carries its own properties and headers, and these of ours:
  *
  *     x-airship-cause, x-airship-attempts, x-airship-time (ISO 8601, UTC)
- *     x-airship-queue, x-airship-exchange, x-airship-routing-key      where it came from
+ *     x-airship-queue                                      the queue that it was delivered by
+ *     x-airship-exchange, x-airship-routing-key            where it was published at first, however often it comes back
+ *
+ * The last two go with the suspects as well.
  */
 #ifndef RPCLIB_SRC_DEAD_LETTERS_H
 #define RPCLIB_SRC_DEAD_LETTERS_H
@@ -41,6 +44,9 @@
  * us for queues of his choice.
  */
 #define LETTER_IS_ROUTE(key) (rpc_bytes_equal((key), "CC") || rpc_bytes_equal((key), "BCC"))
+
+/* Where the message was published at first: what is put back into its queue keeps them. */
+#define LETTER_IS_ORIGIN(key) (rpc_bytes_equal((key), LETTER_EXCHANGE) || rpc_bytes_equal((key), LETTER_ROUTING_KEY))
 
 struct burial;
 

@@ -273,11 +273,18 @@ static void on_replayed(enum rpc_status status, void *arg)
     tool_check_end(tool);
 }
 
+static bool is_mark(struct rpc_bytes key)
+{
+    return (key.size > 10 && memcmp(key.data, "x-airship-", 10) == 0) || LETTER_IS_ROUTE(key);
+}
+
 /*
  * Without the marks of its failure, so that its attempts count anew, and without the user who sent it: the broker takes a
- * message of nobody else.  False: it has too many headers.
+ * message of nobody else.  What goes to its queue takes along where it was published, or its next failure could not tell.
+ * False: it has too many headers.
  */
-static bool unmarked(amqp_basic_properties_t *properties, amqp_table_entry_t entries[DEAD_LETTERS_HEADERS_MAX])
+static bool unmarked(amqp_basic_properties_t *properties, amqp_table_entry_t entries[DEAD_LETTERS_HEADERS_MAX],
+                     bool keeps_origin)
 {
     const amqp_table_t given = properties->headers;
     int count = 0;
@@ -285,7 +292,7 @@ static bool unmarked(amqp_basic_properties_t *properties, amqp_table_entry_t ent
     for (int i = 0; (properties->_flags & AMQP_BASIC_HEADERS_FLAG) && i < given.num_entries; i++) {
         struct rpc_bytes key = frame_text(given.entries[i].key);
 
-        if ((key.size > 10 && memcmp(key.data, "x-airship-", 10) == 0) || LETTER_IS_ROUTE(key))
+        if (is_mark(key) && !(keeps_origin && LETTER_IS_ORIGIN(key)))
             continue;
         if (count == DEAD_LETTERS_HEADERS_MAX)
             return false;
@@ -297,8 +304,8 @@ static bool unmarked(amqp_basic_properties_t *properties, amqp_table_entry_t ent
 }
 
 /*
- * An event goes back to its own queue alone: the other subscribers have handled theirs.  A request goes by its exchange,
- * since its routing key names the method.
+ * An event goes straight back to its own queue: by its exchange the other subscribers would get it as well, and they have
+ * handled theirs.  A request goes by its exchange, since its routing key names the method.
  */
 static enum rpc_status letter_publish(struct replay *replay, const struct mq_message *message)
 {
@@ -307,7 +314,7 @@ static enum rpc_status letter_publish(struct replay *replay, const struct mq_mes
     amqp_table_entry_t entries[DEAD_LETTERS_HEADERS_MAX];
     amqp_basic_properties_t properties = *message->properties;
 
-    if (!unmarked(&properties, entries))
+    if (!unmarked(&properties, entries, !is_request))
         return RPC_TOO_LARGE;
     return confirms_publish(
         &replay->tool->confirms,
