@@ -11,6 +11,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "test")]
+
+from harness import packages  # noqa: E402
+
 SANITIZED_TIME_SCALE = "2"  # sanitizers make everything about so much slower
 SANITIZERS = {  # a report ends the program; a small quarantine, so that memory that grows is seen
     "ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:quarantine_size_mb=16",
@@ -32,6 +35,15 @@ def sanitized_build():
     build = Path(os.environ.get("BUILD_DIR") or "build")
     program = (build if build.is_absolute() else HERE.parent / build) / "products" / "products"
     return program.exists() and b"__asan_init" in program.read_bytes()
+
+
+def prepare_sanitizers(environment):
+    """Before anything reads it.  Of an option that is given twice the last one counts: the caller's wins, and the others stay."""
+    environment.setdefault("TIME_SCALE", SANITIZED_TIME_SCALE)
+    for name, ours in SANITIZERS.items():
+        theirs = environment.get(name, "")
+        if not theirs.startswith(ours):  # the run that was started again inside namespaces has them
+            environment[name] = f"{ours}:{theirs}" if theirs else ours
 
 
 def run(options, seed, sanitized):
@@ -123,11 +135,10 @@ def show_schedule(seed, rounds, ids):
 
 def main():
     options = arguments()
+    packages.require("chaos", "pika", "psycopg2", "redis")
     sanitized = sanitized_build()
     if sanitized:
-        os.environ.setdefault("TIME_SCALE", SANITIZED_TIME_SCALE)  # before anything reads it
-        for name, options_of_it in SANITIZERS.items():
-            os.environ.setdefault(name, options_of_it)
+        prepare_sanitizers(os.environ)
     seed = os.environ.get("AIRSHIP_CHAOS_SEED", options.seed)  # a run that was started again inside namespaces keeps its own
     seed = random.SystemRandom().randrange(1, 1_000_000) if seed is None else int(seed)
     if options.show_schedule:

@@ -25,6 +25,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "loadtest"), str(HERE)]
 sys.dont_write_bytecode = True
 
+from harness import packages  # noqa: E402
+
+packages.require("overload", "psycopg2", "redis")
+
 from measure import data, invariants, load, processes  # noqa: E402
 from measure.servers import CHECKOUT, Servers, Shop  # noqa: E402
 from measure.terminal import say, table  # noqa: E402

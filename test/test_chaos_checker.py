@@ -1,6 +1,8 @@
 """The checker of `make chaos`, by itself: a clean history passes, and each kind of damage that is planted is found."""
 import copy
+import os
 import re
+import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT / "chaos"))
 
+import chaos  # noqa: E402
 from harness import limits  # noqa: E402
 from harness.checker import CODES, DeadLetter, Evidence, INVARIANTS, Probe, Window, check, fault_of_answer, outcome_of  # noqa: E402
 from harness.faults import CATALOGUE  # noqa: E402
@@ -445,3 +448,33 @@ def test_the_table_of_faults_is_true():
     assert {fault.id for fault in CATALOGUE} == {fault for fault, proof in proofs.items() if proof.startswith("here")}
     for name in re.findall(r"`([\w/]+\.(?:py|c))`", " ".join(proofs.values())):
         assert (CHECKOUT / (name if "/" in name else f"test/{name}")).exists(), name
+
+
+# ---- how it is started -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "script, packages",
+    [
+        (["chaos.py", "--show-schedule", "1"], {"python3-pika", "python3-psycopg2", "python3-redis"}),
+        (["overload.py", "--help"], {"python3-psycopg2", "python3-redis"}),
+    ],
+    ids=["chaos", "overload"],
+)
+def test_a_missing_package_is_named(script, packages):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-S", CHECKOUT / "chaos" / script[0], *script[1:]]  # -S: without what Debian's packages hold
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert set(re.findall(r"python3-\w+", done.stderr)) == packages
+
+
+def test_the_callers_sanitizer_options_are_added_to_ours():
+    ours = chaos.SANITIZERS["ASAN_OPTIONS"]
+    assert "quarantine_size_mb=" in ours
+    environment = {"ASAN_OPTIONS": "log_path=/tmp/x:detect_leaks=0"}
+    for _ in range(2):  # a run that is started again inside namespaces adds nothing
+        chaos.prepare_sanitizers(environment)
+        assert environment["ASAN_OPTIONS"] == f"{ours}:log_path=/tmp/x:detect_leaks=0"
+        assert environment["UBSAN_OPTIONS"] == chaos.SANITIZERS["UBSAN_OPTIONS"]
