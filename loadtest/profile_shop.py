@@ -11,7 +11,6 @@ Exit codes: 0 measured, 1 something went wrong, 2 wrong usage, 3 perf is missing
 import argparse
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
 from measure import load, processes  # noqa: E402
+from measure.figures import median  # noqa: E402
 from measure.runs import ORDERS, PRODUCTS, one_shop  # noqa: E402
 
 LOADS = ("get_product", "get_order", "post_order")
@@ -181,9 +181,9 @@ class Profile:
             steps.setdefault((" ".join(one), " ".join(other)), []).append(after - before)
         requests = len(steps.get(CLIENTS_STEP, ()))
         lines = [f"| {load.TITLES[name]}, c=1: from | to | times a request | median, us |", "| --- |" + " --- |" * 3]
-        for (one, other), times in sorted(steps.items(), key=lambda step: -statistics.median(step[1])):
+        for (one, other), times in sorted(steps.items(), key=lambda step: -median(step[1])):
             if len(times) >= PASSAGE_LEAST * requests:
-                lines.append(f"| {one} | {other} | {len(times) / requests:.0f} | {statistics.median(times):.0f} |")
+                lines.append(f"| {one} | {other} | {len(times) / requests:.0f} | {median(times):.0f} |")
         return "\n".join(lines)
 
     def functions(self, program, name):

@@ -105,6 +105,12 @@ def micros(value):
     return f"{value / 1000:.2f} ms" if value >= 1000 else f"{value:.0f} us"
 
 
+def percent_interval(shares):
+    """5.4 % (0.5 to 9.9): their median, and where it lies"""
+    low, high = median_interval(shares)
+    return f"{median(shares) * 100:.1f} % ({low * 100:.1f} to {high * 100:.1f})"
+
+
 def share_line(measurements, what, title, least, connections=64):
     """A rate against the broker's echo with as many in flight."""
     value = measurements.median(what, connections)

@@ -2,7 +2,7 @@
 import json
 
 from . import markdown, peers, plots
-from .figures import Line, Measurements, count, median, median_interval, micros, most_line, rate, share_line, spread
+from .figures import Line, Measurements, count, median, median_interval, micros, most_line, percent_interval, rate, share_line, spread
 from .load import TITLES
 from .peers import PEERS
 from .runs import FLAT_LOADS
@@ -198,8 +198,7 @@ class Report:
         met = True if high <= WATCHED_MOST else False if low > WATCHED_MOST else None
         return [
             Line("cost of metrics, logs and trace context", self._rate("get_product watched", connections),
-                 self._rate("get_product unwatched", connections),
-                 f"{median(costs) * 100:.1f} % ({low * 100:.1f} to {high * 100:.1f})",
+                 self._rate("get_product unwatched", connections), percent_interval(costs),
                  target=f"<= {WATCHED_MOST * 100:.0f} %", met=met),
             self._watched_cpu_line(connections),
         ]
@@ -211,9 +210,8 @@ class Report:
             [sum(cpu.values()) for cpu in self.measured.values(name, connections, "cpu_us")] for name in names
         )
         costs = [one / other - 1 for one, other in zip(watched, unwatched)]
-        low, high = median_interval(costs)
         return Line("... of all processors' time", f"{median(watched):.1f} us", f"{median(unwatched):.1f} us",
-                    f"{median(costs) * 100:.1f} % ({low * 100:.1f} to {high * 100:.1f})")
+                    percent_interval(costs))
 
     def _scale_lines(self):
         lines = []
