@@ -13,7 +13,6 @@
 #include <stdlib.h>
 
 #include "amqp/frame.h"
-#include "rpclib/connection.h"
 #include "rpclib/json.h"
 #include "rpclib/text.h"
 #include "rpclib/utf8.h"
