@@ -34,6 +34,13 @@
 #define REAL(name) __libc_##name
 #endif
 
+/*
+ * The dynamic linker and the sanitizers' own start call them before there is the memory that instrumented code looks into.  So
+ * what stands here for the C library's functions is not instrumented, and calls nothing that is before a scenario runs.  The
+ * compiler inlines neither kind into the other.
+ */
+#define UNINSTRUMENTED __attribute__((no_sanitize("address", "undefined")))
+
 void *REAL(malloc)(size_t size);
 void *REAL(calloc)(size_t count, size_t size);
 void *REAL(realloc)(void *memory, size_t size);
@@ -100,11 +107,7 @@ static bool counts(const void *caller)
     return false;
 }
 
-/*
- * On its own: who allocates while the address sanitizer is not up yet, its own start among them, must not meet an array on the
- * stack, which would be marked in a memory that is not there.
- */
-__attribute__((noinline)) static void tell(void)
+static void tell(void)
 {
     void *frames[FRAMES_MAX];
 
@@ -125,15 +128,15 @@ static bool falls(void)
 
 /* ---- Memory ------------------------------------------------------------------------------------------------------ */
 
-static bool allocation_falls(const void *caller, size_t size, bool again)
+UNINSTRUMENTED static bool allocation_falls(const void *caller, size_t size, bool again)
 {
-    return fault == TORTURE_NO_MEMORY && counts(caller) && (options.spared == NULL || !options.spared(size, again)) &&
-           falls();
+    return runs && fault == TORTURE_NO_MEMORY && counts(caller) &&
+           (options.spared == NULL || !options.spared(size, again)) && falls();
 }
 
 #define CALLER __builtin_return_address(0)
 
-void *malloc(size_t size)
+UNINSTRUMENTED void *malloc(size_t size)
 {
     if (allocation_falls(CALLER, size, false)) {
         errno = ENOMEM;
@@ -142,7 +145,7 @@ void *malloc(size_t size)
     return REAL(malloc)(size);
 }
 
-void *calloc(size_t count, size_t size)
+UNINSTRUMENTED void *calloc(size_t count, size_t size)
 {
     if (allocation_falls(CALLER, count * size, false)) {
         errno = ENOMEM;
@@ -151,7 +154,7 @@ void *calloc(size_t count, size_t size)
     return REAL(calloc)(count, size);
 }
 
-void *realloc(void *memory, size_t size)
+UNINSTRUMENTED void *realloc(void *memory, size_t size)
 {
     if (allocation_falls(CALLER, size, true)) {
         errno = ENOMEM;
@@ -160,7 +163,7 @@ void *realloc(void *memory, size_t size)
     return REAL(realloc)(memory, size);
 }
 
-void *reallocarray(void *memory, size_t count, size_t size)
+UNINSTRUMENTED void *reallocarray(void *memory, size_t count, size_t size)
 {
     size_t product;
 
@@ -171,7 +174,7 @@ void *reallocarray(void *memory, size_t count, size_t size)
     return REAL(realloc)(memory, product);
 }
 
-char *strdup(const char *text)
+UNINSTRUMENTED char *strdup(const char *text)
 {
     size_t size = strlen(text) + 1;
     char *copy = allocation_falls(CALLER, size, false) ? NULL : REAL(malloc)(size);
@@ -206,9 +209,9 @@ static bool counted_transfer_goes_on(size_t *size)
 }
 
 /* Whether this one goes on; how many bytes of it, in *size; if not, errno says why. */
-static bool transfer_goes_on(const void *caller, int fd, size_t *size)
+UNINSTRUMENTED static bool transfer_goes_on(const void *caller, int fd, size_t *size)
 {
-    return fault == TORTURE_NO_MEMORY || !counts(caller) || !is_socket(fd) || counted_transfer_goes_on(size);
+    return !runs || fault == TORTURE_NO_MEMORY || !counts(caller) || !is_socket(fd) || counted_transfer_goes_on(size);
 }
 
 bool torture_transfer(size_t *size)
@@ -216,23 +219,23 @@ bool torture_transfer(size_t *size)
     return fault == TORTURE_NO_MEMORY || !counts_now() || counted_transfer_goes_on(size);
 }
 
-ssize_t read(int fd, void *bytes, size_t size)
+UNINSTRUMENTED ssize_t read(int fd, void *bytes, size_t size)
 {
     return transfer_goes_on(CALLER, fd, &size) ? (ssize_t)syscall(SYS_read, fd, bytes, size) : -1;
 }
 
-ssize_t write(int fd, const void *bytes, size_t size)
+UNINSTRUMENTED ssize_t write(int fd, const void *bytes, size_t size)
 {
     return transfer_goes_on(CALLER, fd, &size) ? (ssize_t)syscall(SYS_write, fd, bytes, size) : -1;
 }
 
-ssize_t recv(int fd, void *bytes, size_t size, int flags)
+UNINSTRUMENTED ssize_t recv(int fd, void *bytes, size_t size, int flags)
 {
     return transfer_goes_on(CALLER, fd, &size) ? (ssize_t)syscall(SYS_recvfrom, fd, bytes, size, flags, NULL, NULL)
                                                : -1;
 }
 
-ssize_t send(int fd, const void *bytes, size_t size, int flags)
+UNINSTRUMENTED ssize_t send(int fd, const void *bytes, size_t size, int flags)
 {
     return transfer_goes_on(CALLER, fd, &size) ? (ssize_t)syscall(SYS_sendto, fd, bytes, size, flags, NULL, 0) : -1;
 }
