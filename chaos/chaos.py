@@ -1,5 +1,7 @@
 #!/usr/bin/python3
-"""make chaos: the whole shop under load while a nemesis breaks it, and a checker that says what was lost.  See README.md."""
+"""make chaos: the whole shop under load while a nemesis breaks it, and a checker that says what was lost.  See README.md.
+
+Exit codes: 0 every invariant held, 1 one did not, 2 wrong usage, 3 packages are missing."""
 import argparse
 import os
 import random
@@ -12,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "test")]
 
-from harness import packages  # noqa: E402
+from support import packages  # noqa: E402
 
 SANITIZED_TIME_SCALE = "2"  # sanitizers make everything about so much slower
 SANITIZERS = {  # a report ends the program; a small quarantine, so that memory that grows is seen

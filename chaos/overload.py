@@ -9,7 +9,7 @@ each order that was acknowledged must be there, once, and have lowered the stock
 In the slow cases PostgreSQL sleeps, so that what is sustainable is little: there a line of as many as may be under way would
 outlive the deadline.
 
-Ends with a table and "N passed, N failed".
+Ends with a table and "N passed, N failed".  Exit codes: 0 none failed, 1 some did, 2 wrong usage, 3 packages are missing.
 """
 import argparse
 import os
@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "loadtest"), str(HERE)]
+sys.path[:0] = [str(HERE.parent / folder) for folder in ("loadtest", "test")]
 sys.dont_write_bytecode = True
 
-from harness import packages  # noqa: E402
+from support import packages  # noqa: E402
 
 packages.require("overload", "psycopg2", "redis")
 

@@ -11,7 +11,6 @@ Exit codes: 0 all was measured, whatever the figures; 1 a run was worthless (an 
 invariant: it does not count), or it was broken off (what was measured until then is shown); 2 wrong usage; 3 packages are missing; with --strict also 1 when a target is missed.
 """
 import argparse
-import importlib.util
 import os
 import shutil
 import signal
@@ -23,29 +22,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent / "test")]
 sys.dont_write_bytecode = True
 
-PACKAGES = {"psycopg2": "python3-psycopg2", "redis": "python3-redis"}
-TOOLS = {
+from support import packages  # noqa: E402
+
+COMMANDS = {
     "wrk": "wrk",
     "redis-cli": "redis-tools",
     "redis-benchmark": "redis-tools",
     "sqitch": "sqitch",
     "psql": "postgresql-client",
 }
-
-
-def require_packages():
-    missing = {package for tool, package in TOOLS.items() if shutil.which(tool) is None}
-    missing |= {package for module, package in PACKAGES.items() if importlib.util.find_spec(module) is None}
-    if missing:
-        names = " ".join(sorted(missing))
-        print(f"bench: not installed; run: sudo apt-get install --no-install-recommends {names}", file=sys.stderr)
-        sys.exit(3)
-
-
-require_packages()
+packages.require("bench", "psycopg2", "redis", commands=COMMANDS)
 
 from measure import machine, peers  # noqa: E402
 from measure.load import WrongAnswer  # noqa: E402

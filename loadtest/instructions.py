@@ -8,12 +8,11 @@
 Each case is a program that plays its own servers, so that nothing but it and valgrind is needed and the same sources give the
 same count on any machine with the same packages.  More than TOLERANCE above its budget fails; more than that below it
 passes and asks for a new record, so that the gain is kept.
-Exit codes: 0 all within their budgets, 1 some are not, 2 wrong usage, 3 a package is missing
+Exit codes: 0 all within their budgets, 1 some are not, 2 wrong usage, 3 packages are missing
 """
 import argparse
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent
+sys.path.insert(0, str(CHECKOUT / "test"))
+sys.dont_write_bytecode = True
+
+from support import packages  # noqa: E402
+
+COMMANDS = {"valgrind": "valgrind", "ninja": "ninja-build"}
 BUILD_DIR = CHECKOUT / ".run" / "instructions"
 BUDGETS = HERE / "instructions.json"
 TOLERANCE = 0.05
@@ -160,10 +165,7 @@ def main():
     parser.add_argument("--record", action="store_true", help="write the budgets")
     parser.add_argument("--profile", metavar="CASE", help="show where a case's instructions go")
     options = parser.parse_args()
-    missing = [package for tool, package in (("valgrind", "valgrind"), ("ninja", "ninja-build")) if not shutil.which(tool)]
-    if missing:
-        print(f"instructions: not installed; run: sudo apt-get install --no-install-recommends {' '.join(missing)}", file=sys.stderr)
-        return 3
+    packages.require("instructions", commands=COMMANDS)
     matches = [name for name in CASES if options.profile and options.profile in name]
     if options.profile and not matches:
         parser.error("CASE is one of: " + "; ".join(CASES))

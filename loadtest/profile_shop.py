@@ -6,11 +6,10 @@ way of a request that is alone.
 
 For root, on Linux, with perf (package linux-perf): it counts the kernel's trace points and puts a probe on malloc(), calloc()
 and realloc() of the C library, which it removes.  A probe costs more than what it counts: rates and CPU time are in bench.py's table.
-Exit codes: 0 measured, 1 something went wrong, 2 wrong usage, 3 perf is missing or may not be used here.
+Exit codes: 0 measured, 1 something went wrong, 2 wrong usage, 3 packages are missing, or perf may not be used here.
 """
 import argparse
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent / "test")]
 sys.dont_write_bytecode = True
+
+from support import packages  # noqa: E402
+
+packages.require("profile", "psycopg2", "redis")
 
 from measure import load, processes  # noqa: E402
 from measure.figures import median  # noqa: E402
@@ -206,9 +209,7 @@ def main():
     parser.add_argument("--connections", type=int, default=64, metavar="N", help="beside one (64)")
     parser.add_argument("--seconds", type=int, default=3, metavar="S", help="of each run (3)")
     options = parser.parse_args()
-    if shutil.which("perf") is None:
-        print("profile: perf is not installed; run: sudo apt-get install --no-install-recommends linux-perf", file=sys.stderr)
-        return 3
+    packages.require("profile", commands={"perf": "linux-perf"})
     try:
         with tempfile.TemporaryDirectory(prefix="airship-profile-") as directory, allocations_probed() as allocations:
             below = Path(directory) / "of" / "run"

@@ -10,8 +10,12 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent / "test")]
 sys.dont_write_bytecode = True
+
+from support import packages  # noqa: E402
+
+packages.require("table", "psycopg2", "redis")
 
 from measure import markdown  # noqa: E402
 from measure.report import Report  # noqa: E402
