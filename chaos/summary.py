@@ -22,8 +22,14 @@ def seeds(reports):
             name: sum(kind.get(name, 0) for kind in report["requests"].values()) for name in ("ok", "fail", "info")
         }
         broken = [name for name, violations in report["invariants"].items() if violations]
-        verdict = f"{len(report['invariants']) - len(broken)} of {len(report['invariants'])}"
+        nothing = report.get("nothing_to_look_at", [])  # reports from before have it not
         failures = [row["fault"] for row in report["faults"] if row["failure"]]
+        verdict = f"{len(report['invariants']) - len(broken) - len(nothing)} of {len(report['invariants'])}"
+        verdict += "".join(f", {name}" for name in broken)
+        verdict += "".join(f"; nothing to look at: {name}" for name in nothing)
+        verdict += "".join(f"; not brought about: {name}" for name in failures)
+        if len(report["faults"]) - len(failures) < report.get("least_faults", 0):
+            verdict += "; too few faults"
         yield line(
             report["seed"],
             f"{report['seconds']:g}",
@@ -31,7 +37,7 @@ def seeds(reports):
             len(report["faults"]),
             f"{sum(sum(kind.values()) for kind in report['requests'].values()):,}",
             f"{outcomes['ok']:,} / {outcomes['fail']:,} / {outcomes['info']:,}",
-            verdict + "".join(f", {name}" for name in broken) + "".join(f"; not brought about: {name}" for name in failures),
+            verdict,
         )
 
 

@@ -1,11 +1,13 @@
 """The checker of `make chaos`, by itself: a clean history passes, and each kind of damage that is planted is found."""
 import copy
+import json
 import os
 import re
 import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,11 +15,12 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT / "chaos"))
 
 import chaos  # noqa: E402
-from harness import limits  # noqa: E402
-from harness.checker import CODES, DeadLetter, Evidence, INVARIANTS, Probe, Window, check, fault_of_answer, outcome_of  # noqa: E402
+from harness import limits, report  # noqa: E402
+from harness.checker import CODES, DeadLetter, Evidence, INVARIANTS, Probe, Window  # noqa: E402
+from harness.checker import check, fault_of_answer, looked_at, outcome_of  # noqa: E402
 from harness.faults import CATALOGUE  # noqa: E402
 from harness.history import FAIL, HTTP, INFO, OK, RPC, Op  # noqa: E402
-from harness.nemesis import first_run_of_success, recovery_s, schedule  # noqa: E402
+from harness.nemesis import Nemesis, first_run_of_success, goes_on, least_faults, recovery_s, schedule  # noqa: E402
 
 ORDERS = 10
 STOCK = 1000
@@ -384,6 +387,33 @@ def test_readiness_that_does_not_come_back(world):
     assert world.broken == ["INV-10"]
 
 
+def test_an_invariant_without_anything_to_break(world):
+    """It has neither passed nor failed; what was broken all the same has."""
+    rows = [{"fault": "F1 broker killed", "failure": None}]
+
+    def judged():
+        found, counts = check(world.ops, world.evidence), looked_at(world.ops, world.evidence)
+        return report.without_anything(found, counts), report.count(rows, found, counts, least=1)
+
+    assert judged() == (["INV-8", "INV-10"], (8, 0)), "nothing was refused, and nobody asked for readiness"
+    world.evidence.afterwards = None
+    world.error(20, 503)
+    world.order(20)
+    world.evidence.probes += probes("/healthz", 200)
+    assert judged() == ([], (10, 0))
+    world.evidence.recoveries.clear()
+    assert judged() == (["INV-6"], (9, 0))
+    world.evidence.orders.clear()
+    assert judged()[0] == ["INV-2", "INV-4", "INV-6"], "INV-1 and INV-3 are broken"
+
+
+def test_readiness_that_says_nothing_is_not_counted(world):
+    world.evidence.probes += probes("/readyz", 200)
+    assert looked_at(world.ops, world.evidence)["INV-10"][0] == (0, "probes"), "neither calm nor certainly unready"
+    world.evidence.calm.append(Window("*", 9.0, 11.0))
+    assert looked_at(world.ops, world.evidence)["INV-10"][0] == (1, "probes")
+
+
 # ---- its parts -------------------------------------------------------------------------------------------------------
 
 
@@ -438,6 +468,48 @@ def test_an_instance_that_stays_away_is_not_recovered_from():
     assert recovery_s(healed=10.0, works=10.5, ready=12.0) == 0.5
     late = 10.0 + limits.RECOVERY_S + 1
     assert recovery_s(healed=10.0, works=10.5, ready=late) > limits.RECOVERY_S
+
+
+@pytest.mark.parametrize(
+    "now_s, count, expected",
+    [(0, 0, True), (179, 40, True), (180, 12, False), (180, 11, True), (539, 11, True), (540, 11, False)],
+)
+def test_a_run_goes_on_until_it_has_faults_enough(now_s, count, expected):
+    assert (limits.LONGER_AT_MOST, least_faults(180)) == (3, 12)
+    assert goes_on(now_s, 180, count, least_faults(180)) is expected
+
+
+def test_a_short_run_has_one_fault_at_least():
+    assert least_faults(1) == 1
+
+
+def test_faults_that_lack_what_they_need_end_the_run():
+    stage = SimpleNamespace(system=SimpleNamespace(lacks={"file systems": "not run as root"}))
+    nemesis = Nemesis(stage, 1, ["F16"], print)
+    nemesis.run(seconds=600, least=1)
+    assert nemesis.struck == []
+
+
+def test_too_few_faults_are_a_failure(world, capsys):
+    found, counts = check(world.ops, world.evidence), looked_at(world.ops, world.evidence)
+    rows = [{"fault": "F1 broker killed", "failure": None}, {"fault": "F16 WAL disk full", "failure": None}]
+    assert report.count(rows, found, counts, least=2) == (8, 0)
+    assert capsys.readouterr().out == ""
+    assert report.count(rows, found, counts, least=3) == (8, 1)
+    assert "too few faults to say anything: 2, and 3 is the least" in capsys.readouterr().out
+    rows[1]["failure"] = "it did not come"
+    assert report.count(rows, found, counts, least=2) == (8, 2), "one that could not be brought about is none"
+
+
+def test_the_summary_says_what_a_run_does_not_prove(tmp_path):
+    about = {"seed": 7, "seconds": 60, "sanitized": False, "requests": {"http order": {"ok": 5}}}
+    row = {"fault": "F1 broker killed", "failure": None, "recovery_s": 1, "lasted_s": 1, "worst_s": 1, "ok": 5, "fail": 0, "info": 0}
+    verdicts = {"INV-1": [], "INV-4": [], "INV-5": [{"text": "late", "at": None}]}
+    document = {**about, "faults": [row], "invariants": verdicts, "nothing_to_look_at": ["INV-4"], "least_faults": 4}
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    command = [sys.executable, CHECKOUT / "chaos" / "summary.py", tmp_path]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "| 1 of 3, INV-5; nothing to look at: INV-4; too few faults |" in printed
 
 
 def test_the_table_of_faults_is_true():

@@ -350,6 +350,10 @@ def check_processes(evidence):
         yield Violation("INV-9", what, moment)
 
 
+def _inside(probe, windows):
+    return any(one.program in ("*", probe.program) and one.began <= probe.began and probe.ended <= one.ended for one in windows)
+
+
 def check_probes(evidence):
     """INV-10."""
     for probe in evidence.probes:
@@ -359,36 +363,30 @@ def check_probes(evidence):
             if probe.status != 200 and not hurt:
                 yield Violation("INV-10", f"liveness flapped: {what}", probe.began)
             continue
-        for window in evidence.unready:
-            inside = window.program == probe.program and window.began <= probe.began and probe.ended <= window.ended
-            if inside and probe.status == 200:
-                yield Violation("INV-10", f"ready, but cannot work: {what}", probe.began)
-        for window in evidence.calm:
-            if window.began <= probe.began and probe.ended <= window.ended and probe.status != 200 and not hurt:
-                yield Violation("INV-10", f"not ready, with nothing broken: {what}", probe.began)
+        if probe.status == 200 and _inside(probe, evidence.unready):
+            yield Violation("INV-10", f"ready, but cannot work: {what}", probe.began)
+        if probe.status != 200 and not hurt and _inside(probe, evidence.calm):
+            yield Violation("INV-10", f"not ready, with nothing broken: {what}", probe.began)
 
 
 def looked_at(ops, evidence):
-    """invariant -> how much there was to find a violation in: a pass over nothing would say nothing."""
+    """invariant -> (how much, of what), what it is about first: a pass over nothing would say nothing."""
     ordering = [op for op in ops if op.kind in ORDERING and not op.left]
     in_doubt = {op.order for op in ordering if op.key is not None and op.outcome != OK}
     deliveries = Counter(op.order for op in ordering if op.outcome == OK)
-    ready = [probe for probe in evidence.probes if probe.path == "/readyz"]
-    unready = sum(
-        any(w.program == probe.program and w.began <= probe.began and probe.ended <= w.ended for w in evidence.unready)
-        for probe in ready
-    )
+    unready = [probe for probe in evidence.probes if probe.path == "/readyz" and _inside(probe, evidence.unready)]
+    judged = [probe for probe in evidence.probes if probe.path == "/healthz" or _inside(probe, evidence.calm)]
     return {
-        "INV-1": f"{sum(op.outcome == OK for op in ordering)} acknowledgements, {len(evidence.products_expected)} products",
-        "INV-2": f"{len(evidence.orders)} orders, {sum(count > 1 for count in deliveries.values())} acknowledged more than once",
-        "INV-3": f"{len(evidence.stock_at_first)} products, {sum(map(len, evidence.orders.values()))} lines",
-        "INV-4": f"{len(evidence.orders)} events, {len(evidence.poison)} poisoned ones, {len(evidence.queues)} queues",
-        "INV-5": f"{len(ops)} requests",
-        "INV-6": f"{len(evidence.recoveries)} faults",
-        "INV-7": f"{len(evidence.at_rest)} programs, {len(evidence.in_flight)} gauges",
-        "INV-8": f"{len(in_doubt)} keys that were in doubt, {sum(op.outcome != OK for op in ordering)} refusals and unknowns",
-        "INV-9": f"{len(evidence.injured)} ends that were brought about",
-        "INV-10": f"{len(evidence.probes)} probes, {unready} of them when not ready",
+        "INV-1": [(sum(op.outcome == OK for op in ordering), "acknowledgements"), (len(evidence.products_expected), "products")],
+        "INV-2": [(len(evidence.orders), "orders"), (sum(n > 1 for n in deliveries.values()), "acknowledged more than once")],
+        "INV-3": [(sum(map(len, evidence.orders.values())), "lines"), (len(evidence.stock_at_first), "products")],
+        "INV-4": [(len(evidence.orders), "events"), (len(evidence.poison), "poisoned ones"), (len(evidence.queues), "queues")],
+        "INV-5": [(len(ops), "requests")],
+        "INV-6": [(len(evidence.recoveries), "faults")],
+        "INV-7": [(len(evidence.at_rest), "programs"), (len(evidence.in_flight), "gauges")],
+        "INV-8": [(sum(op.outcome != OK for op in ordering), "refusals and unknowns"), (len(in_doubt), "keys that were in doubt")],
+        "INV-9": [(len(evidence.at_rest), "programs"), (len(evidence.injured), "ends that were brought about")],
+        "INV-10": [(len(judged) + len(unready), "probes"), (len(unready), "of them when not ready")],
     }
 
 

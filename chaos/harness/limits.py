@@ -22,6 +22,9 @@ HEALTH_TIMEOUT_S = 5 * SCALE  # /healthz answers
 PUBLISHED_S = 1 * SCALE  # a request has reached the gateway, and its call the broker
 GRACE_S = 1 * SCALE  # what began just before or just after a process was hurt may feel it
 
+FAULT_S = 15  # a run has a fault for each so many of its seconds at least, however busy the machine is
+LONGER_AT_MOST = 3  # a run that has too few goes on, for so many times its seconds in all
+
 RUN_OF_SUCCESS = 20  # requests in a row tell that it works again
 SUCCESS_SHARE = 0.99  # of requests after the last fault
 WARMUP_S = 6

@@ -39,9 +39,13 @@ class Struck:
     until: float = field(default=None)  # the round's end
 
 
+def chosen_faults(ids):
+    return [fault for fault in CATALOGUE if not ids or fault.id in ids]
+
+
 def schedule(seed, ids=()):
     """Rounds without end.  Each fault comes once before any comes twice.  `ids`: these faults alone."""
-    catalogue = [fault for fault in CATALOGUE if not ids or fault.id in ids]
+    catalogue = chosen_faults(ids)
     rng = random.Random(f"nemesis-{seed}")
     deck = []
 
@@ -89,21 +93,46 @@ def recovery_s(healed, works, ready):
     return works - healed if ready - healed <= limits.RECOVERY_S else ready - healed
 
 
+def least_faults(seconds):
+    """What a run of that length must have brought about to say anything."""
+    return max(1, int(seconds // limits.FAULT_S))
+
+
+def goes_on(now_s, seconds, count, least):
+    """Whether there is another round, so many seconds after the first: until the time is over and there were faults enough, or
+    there is no hope of that."""
+    return now_s < seconds or (count < least and now_s < seconds * limits.LONGER_AT_MOST)
+
+
+def drop_lacking(rounds, lacks):
+    """The rounds without the faults that need what this machine lacks."""
+    for planned in rounds:
+        planned = [one for one in planned if one.fault.needs not in lacks]
+        if planned:
+            yield planned
+
+
 class Nemesis:
     def __init__(self, stage, seed, ids, say):
-        self.stage, self.rounds, self.say = stage, schedule(seed, ids), say
+        can_strike = any(fault.needs not in stage.system.lacks for fault in chosen_faults(ids))
+        self.stage, self.say = stage, say
+        self.rounds = drop_lacking(schedule(seed, ids), stage.system.lacks) if can_strike else iter(())
         self.struck = []
         self.calm = []
 
-    def run(self, until):
-        """Rounds until the time is over; the last one is brought to its end."""
-        calm_since = time.monotonic()
-        while time.monotonic() < until:
-            planned = next(self.rounds)
-            lacking = {one.fault.needs for one in planned} & set(self.stage.system.lacks)
-            planned = [one for one in planned if one.fault.needs not in lacking]
-            if not planned:
-                continue
+    @property
+    def brought_about(self):
+        return sum(one.failure is None for one in self.struck)
+
+    def run(self, seconds, least):
+        """Rounds until the time is over and there were faults enough; the last one is brought to its end."""
+        began = calm_since = time.monotonic()
+        for planned in self.rounds:
+            now_s = time.monotonic() - began
+            if not goes_on(now_s, seconds, self.brought_about, least):
+                break
+            if now_s >= seconds:
+                self.say(f"{self.brought_about} of {least} faults: it goes on until {seconds * limits.LONGER_AT_MOST:g} s at most")
             self.calm.append(Window("*", calm_since, time.monotonic()))
             round_ = [Struck(one) for one in planned]
             self.struck += round_

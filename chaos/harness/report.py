@@ -43,24 +43,40 @@ def print_table(table):
         )
 
 
+def without_anything(found, looked_at):
+    """The invariants that nothing was there to break: what one is about comes first of what it looked at."""
+    return [name for name, counts in looked_at.items() if not found[name] and not counts[0][0]]
+
+
+def in_words(counts):
+    return ", ".join(f"{count} {what}" for count, what in counts)
+
+
 def print_invariants(found, looked_at):
+    nothing = without_anything(found, looked_at)
     print()
     for name, what in INVARIANTS.items():
         violations = found[name]
-        print(f"{name:<6}  {'ok  ' if not violations else 'FAIL'}  {what} ({looked_at[name]})")
+        verdict = "FAIL" if violations else "none" if name in nothing else "ok"
+        print(f"{name:<6}  {verdict:<4}  {what} ({'nothing to look at: ' if name in nothing else ''}{in_words(looked_at[name])})")
         for violation in violations[:VIOLATIONS_SHOWN]:
             print(f"          {violation.text[:600]}")
         if len(violations) > VIOLATIONS_SHOWN:
             print(f"          ... {len(violations) - VIOLATIONS_SHOWN} more")
 
 
-def count(table, found):
-    """(passed, failed) invariants; faults that could not be brought about are a failure of their own: they prove nothing."""
+def count(table, found, looked_at, least):
+    """(passed, failed) invariants; one that had nothing to look at is neither.  Faults that could not be brought about are a
+    failure of their own, as are too few that could: they prove nothing."""
     unproved = [row for row in table if row["failure"]]
     for row in unproved:
         print(f"not brought about: {row['fault']}: {row['failure'][:300]}")
+    brought_about = len(table) - len(unproved)
+    if brought_about < least:
+        print(f"too few faults to say anything: {brought_about}, and {least} is the least (--least-faults)")
     failed = sum(bool(violations) for violations in found.values())
-    return len(found) - failed, failed + bool(unproved)
+    passed = len(found) - failed - len(without_anything(found, looked_at))
+    return passed, failed + bool(unproved) + (brought_about < least)
 
 
 def summary(ops):
