@@ -12,7 +12,7 @@
 #include "metrics.h"
 
 #define INPUT_SIZE_MIN  4096u               /* a connection's buffer, to begin with */
-#define INPUT_SIZE_KEEP (64u * 1024)        /* a larger one is given back after its request */
+#define INPUT_SIZE_KEEP (64u * 1024)        /* a larger one is bounded, and given back after its request */
 #define DISCARD_SIZE    (64u * 1024)        /* bytes thrown away at a time, behind the last answer */
 #define DISCARD_MAX     (16u * 1024 * 1024) /* and in all, before we hang up */
 #define SWEEP_MS        250                 /* how late a deadline may be noticed */
@@ -151,6 +151,15 @@ bool peer_has_room(size_t size)
     return size <= OUTPUT_SIZE_ANY || (output_size < PEER_OUTPUT_SIZE_MAX && size < PEER_OUTPUT_SIZE_MAX - output_size);
 }
 
+/* Give back all of it. */
+static void input_clear(struct peer *peer)
+{
+    input_size -= peer->capacity;
+    free(peer->input);
+    peer->input = NULL;
+    peer->size = peer->capacity = 0;
+}
+
 static void peer_next(struct peer *peer);
 
 /* The answer is out: on to the next request, or to the end. */
@@ -197,6 +206,8 @@ void peer_answer(struct peer *peer, struct answer *answer)
 
     peer->flight = NULL;
     peer->last = sending.close;
+    if (peer->last) /* its client may take its time to go, while others wait for the room */
+        input_clear(peer);
     if (!answer_finish(answer, &sending, &wire)) {
         kore_connection_disconnect(peer->connection);
         return;
@@ -240,17 +251,21 @@ static bool input_resize(struct peer *peer, size_t capacity)
     return true;
 }
 
-/* Room behind what is there: twice as much each time, but never more than the request will have. */
+/*
+ * Room behind what is there: twice as much each time; beyond INPUT_SIZE_KEEP, where there is a bound, all that the request
+ * will have, at once.  So a request is refused when it gets there, or can be read to its end whoever comes after it.
+ */
 static bool input_grow(struct peer *peer)
 {
+    const struct guard_request *request = &peer->guard.request;
     size_t capacity = peer->capacity == 0 ? INPUT_SIZE_MIN : peer->capacity * 2;
-    size_t whole = (size_t)peer->guard.request.head_size + peer->guard.request.body_size;
+    size_t whole = (size_t)request->head_size + request->body_size;
 
     if (peer->size < peer->capacity)
         return true;
-    if (peer->guard.request.head_size > 0 && capacity > whole)
+    if (request->head_size > 0 && (capacity > whole || capacity > INPUT_SIZE_KEEP))
         capacity = whole;
-    if (capacity > INPUT_SIZE_KEEP && input_size + capacity > PEER_INPUT_SIZE_MAX)
+    if (capacity > INPUT_SIZE_KEEP && input_size - peer->capacity + capacity > PEER_INPUT_SIZE_MAX)
         return false;
     return input_resize(peer, capacity);
 }
@@ -426,10 +441,7 @@ static void peer_on_disconnect(struct connection *c)
     if (peer->flight != NULL)
         flight_abandon(peer->flight);
     peer->flight = NULL;
-    input_size -= peer->capacity;
-    free(peer->input);
-    peer->input = NULL;
-    peer->size = peer->capacity = 0;
+    input_clear(peer);
     TAILQ_REMOVE(&peers[peer->state], peer, link);
     peer->state = PEER_GONE;
     count--;
