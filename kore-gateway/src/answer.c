@@ -56,12 +56,7 @@ void answer_begin(struct answer *answer)
         rpc_text_commit(&answer->text, HEAD_SIZE_MAX);
 }
 
-void answer_end(struct answer *answer, int status)
-{
-    answer->status = status;
-}
-
-void answer_error(struct answer *answer, int status, const char *code, struct rpc_bytes message)
+static void print_error(struct answer *answer, const char *code, struct rpc_bytes message)
 {
     struct rpc_text *body = answer_body(answer);
 
@@ -72,6 +67,32 @@ void answer_error(struct answer *answer, int status, const char *code, struct rp
     rpc_text_append(body, RPC_BYTES(", \"message\": "));
     rpc_text_append_json_string(body, message);
     rpc_text_append(body, RPC_BYTES("}"));
+}
+
+/* What there is of it is given back first: that may be all that is missing. */
+static void lose_answer(struct answer *answer)
+{
+    answer_clear(answer);
+    answer->allow = NULL;
+    answer->link[0] = '\0';
+    answer->retry_after = !answer->of_change;
+    if (answer->of_change)
+        print_error(answer, "OUTCOME_UNKNOWN", RPC_BYTES("Out of memory for the answer; it may have been done."));
+    else
+        print_error(answer, "SERVICE_UNAVAILABLE", RPC_BYTES("Out of memory for the answer; nothing was done."));
+    answer->status = answer->of_change ? 504 : 503;
+}
+
+void answer_end(struct answer *answer, int status)
+{
+    answer->status = status;
+    if (answer->text.failed)
+        lose_answer(answer);
+}
+
+void answer_error(struct answer *answer, int status, const char *code, struct rpc_bytes message)
+{
+    print_error(answer, code, message);
     answer_end(answer, status);
 }
 
@@ -160,12 +181,6 @@ bool answer_finish(struct answer *answer, const struct answer_sending *sending, 
     char head[HEAD_SIZE_MAX];
     size_t head_size, body_size;
 
-    if (answer->text.failed) {
-        rpc_text_clear(&answer->text);
-        answer->allow = NULL;
-        answer->link[0] = '\0';
-        answer_error(answer, 500, "UNEXPECTED_ERROR", RPC_BYTES("The answer does not fit into memory."));
-    }
     if (answer->text.failed)
         return false;
     body_size = answer->text.size - HEAD_SIZE_MAX;

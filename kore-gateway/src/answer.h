@@ -19,6 +19,7 @@ struct answer {           /* all zero: none yet */
     struct rpc_text text; /* room for the head, then the body */
     int status;           /* 0: not complete yet */
     bool retry_after;
+    bool of_change; /* a service was asked to change something: who loses the answer does not know whether it did */
     const char *content_type;    /* static; NULL: application/json */
     const char *allow;           /* the Allow header's value; static; may be NULL */
     char link[ANSWER_LINK_SIZE]; /* the Link header's value; "" when there is none */
@@ -37,14 +38,19 @@ static inline struct rpc_text *answer_body(struct answer *answer)
 {
     return &answer->text;
 }
+
+/*
+ * It is complete.  Where memory ran out while it was written, it becomes one that says so: 504 when it is the answer to a change,
+ * else 503, for nothing was done.
+ */
 void answer_end(struct answer *answer, int status);
 
 /* A whole answer in the shape of errors; what was begun before is dropped. */
 void answer_error(struct answer *answer, int status, const char *code, struct rpc_bytes message);
 
 /*
- * Write the head.  `wire` gets the response's bytes, which lie within `answer->text`; when there was no memory for the
- * answer itself, it is a 500 that says so.  False when not even that can be had.
+ * Write the head of a complete answer.  `wire` gets the response's bytes, which lie within `answer->text`.  False when there was
+ * no memory even to say that there is none.
  */
 bool answer_finish(struct answer *answer, const struct answer_sending *sending, struct rpc_bytes *wire);
 

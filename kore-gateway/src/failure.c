@@ -89,6 +89,7 @@ static void failure_log(const struct flight *flight, const char *service, enum r
 /* Nothing was done, and the request may be fine. */
 static void answer_out_of_memory(struct flight *flight)
 {
+    flight_answer(flight)->retry_after = true;
     flight_error(flight, 503, "SERVICE_UNAVAILABLE", RPC_BYTES("Out of memory."));
 }
 
@@ -201,6 +202,8 @@ bool failure_or_call(struct flight *flight, const struct flight_request *request
 
     if (status != RPC_OK)
         failure_answer(flight, of, request->service, status, NULL);
+    else if (of == FAILURE_OF_CHANGE)
+        flight_answer(flight)->of_change = true;
     return status == RPC_OK;
 }
 

@@ -1,7 +1,7 @@
 /*
  * The n-th allocation fails, for each n: every route from the request's bytes to the answer's, without Kore and without a
  * broker; both are played here.  No crash, no leak (the address sanitizer looks), one answer to each request, and an
- * honest one: 503 only when nothing was done, and never a half of an answer.
+ * honest one: 503, with a word of when to come back, only when nothing was done; 504 only for a change; never half of an answer.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -137,7 +137,7 @@ struct call {
 static struct {
     struct call calls[CALLS_MAX];
     unsigned count;
-    bool changed;
+    bool change_asked, changed;
     const char *method, *error; /* this method's answer is this error: its exc_path */
     const char *said;           /* ... and what it says: exc_args */
     bool products_are_missing;
@@ -176,6 +176,15 @@ static void product_print(char product[PRODUCT_SIZE], struct rpc_bytes kwargs)
             (int)(kwargs.size - sizeof(before)), kwargs.data + sizeof(before) - 1);
 }
 
+static bool method_changes(const char *name)
+{
+    size_t m = 0;
+
+    while (strcmp(methods[m].method, name) != 0)
+        m++;
+    return methods[m].changes;
+}
+
 enum rpc_status rpc_call(struct rpc_client *client, const struct rpc_request *request, rpc_reply_fn *done, void *arg,
                          rpc_call_id *id)
 {
@@ -190,6 +199,7 @@ enum rpc_status rpc_call(struct rpc_client *client, const struct rpc_request *re
     snprintf(call->method, sizeof(call->method), "%s", request->method);
     product_print(call->product, request->kwargs);
     check_context(request->context);
+    services.change_asked |= method_changes(request->method);
     *id = call->id;
     return RPC_OK;
 }
@@ -366,8 +376,16 @@ static bool is_honest(void)
         return !services.changed && services.count == 0; /* hung up on before anything was begun */
     if (peer.wire_size == expected_size && memcmp(peer.wire, expected, expected_size) == 0)
         return true;
-    return services.changed ? peer.status == 500 || peer.status == 504 || peer.status == 0
-                            : peer.status == 503 || peer.status == 500 || peer.status == 0;
+    switch (peer.status) {
+    case 0:
+        return true; /* hung up on: not even an error fits */
+    case 503:
+        return !services.changed && memmem(peer.wire, peer.wire_size, "\r\nRetry-After: ", 15) != NULL;
+    case 504:
+        return services.change_asked;
+    default:
+        return false;
+    }
 }
 
 static void route(void)
