@@ -401,43 +401,6 @@ def test_a_malformed_response(gateway_shop, http, backends, body):
     gateway_shop.assert_running()
 
 
-@pytest.mark.parametrize("result", [None, 5, "text", [], True], ids=repr)
-def test_an_order_that_is_none(gateway_shop, http, backends, result):
-    backends.answers["orders.get_order"] = lambda incoming: incoming.answer(result)
-    check_error(http.get("/orders/1"), 500, "UNEXPECTED_ERROR")
-    gateway_shop.assert_running()
-
-
-@pytest.mark.parametrize(
-    "result",
-    [
-        {},
-        {"id": 1},
-        {"id": 1, "order_details": None},
-        {"id": 1, "order_details": {}},
-        {"id": 1, "order_details": [None]},
-        {"id": 1, "order_details": [{"id": 1}]},
-        {"id": 1, "order_details": [{"id": 1, "product_id": 5, "price": "1", "quantity": 1}]},
-        {"id": "1", "order_details": []},
-        {"id": 2, "order_details": []},
-        {"id": 2**64 + 1, "order_details": []},
-    ],
-    ids=str,
-)
-def test_an_order_that_is_none_yet(gateway_shop, http, backends, result):
-    backends.answers["orders.get_order"] = lambda incoming: incoming.answer(result)
-    check_error(http.get("/orders/1"), 500, "UNEXPECTED_ERROR")
-    gateway_shop.assert_running()
-
-
-@pytest.mark.parametrize("result", [None, {}, [], 5, {"id": None}, {"id": "x"}], ids=str)
-def test_an_order_made_without_an_id(gateway_shop, http, backends, result):
-    """Something was made, nobody knows what: no 200, and no promise that nothing was done."""
-    backends.answers["products.exists"] = True
-    backends.answers["orders.create_order"] = lambda incoming: incoming.answer(result)
-    check_error(http.post("/orders", {"order_details": [a_line("x")]}), 504, "OUTCOME_UNKNOWN")
-
-
 @pytest.mark.parametrize("result", [None, 5, "yes", {}, []], ids=repr)
 def test_neither_there_nor_not(gateway_shop, http, backends, result):
     """products.exists says something else than true or false: that is no reason to say that there is no such product."""
@@ -515,6 +478,128 @@ def test_what_else_a_service_knows_of_a_product_stays_inside(http, backends, pri
     assert http.get("/products/x").json == product
     (line,) = http.get("/orders/7").json["order_details"]
     assert line["product"] == product
+
+
+LINE = ONE_OF_X["order_details"][0]
+LINE_FIELDS = tuple(LINE)
+
+
+def of_lines(*lines):
+    return {**ONE_OF_X, "order_details": list(lines)}
+
+
+NO_LINES = {
+    "null": None,
+    "a number": 5,
+    "a list": [LINE],
+    "nothing": {},
+    **{f"without {field}": without(LINE, field) for field in LINE_FIELDS},
+    **{f"{field} null": {**LINE, field: None} for field in LINE_FIELDS},
+    **{f"{field} a list": {**LINE, field: []} for field in LINE_FIELDS},
+    **{f"{field} true": {**LINE, field: True} for field in LINE_FIELDS},
+    **{f"{field} a number": {**LINE, field: 5} for field in ("product_id", "price")},
+    **{f"price {price!r}": {**LINE, "price": price} for price in (1.5, "", "-", "1.", ".5", "1e5", "1,5", " 1", "NaN", "x")},
+    **{f"{field} a text": {**LINE, field: "5"} for field in ("id", "quantity")},
+    **{f"{field} a fraction": {**LINE, field: 5.5} for field in ("id", "quantity")},
+    **{f"{field} beyond 64 bits": {**LINE, field: 2**63} for field in ("id", "quantity")},
+}
+NO_ORDERS = {
+    "null": None,
+    "a number": 5,
+    "a text": "x",
+    "true": True,
+    "an empty list": [],
+    "a list": [ONE_OF_X],
+    "nothing": {},
+    **{f"without {field}": without(ONE_OF_X, field) for field in ONE_OF_X},
+    **{f"id {value!r}": {**ONE_OF_X, "id": value} for value in (None, "7", 7.5, True, [7], 2**63, 2**64 + 7)},
+    **{f"lines {value!r}": {**ONE_OF_X, "order_details": value} for value in (None, 5, "[]", {})},
+    **{f"a line: {what}": of_lines(LINE, line) for what, line in NO_LINES.items()},
+}
+
+
+def ask_for_orders(http, backends, answer, in_list):
+    """What comes of such an answer: of an order that is read, that is listed, that was made, that may have been made before."""
+    backends.answers.update({f"orders.{method}": answer for method in ("get_order", "create_order", "recall_order")})
+    backends.answers["orders.list_orders"] = in_list
+    read, listed = http.get("/orders/7"), http.get("/orders")
+    backends.answers["products.exists"] = True
+    made = http.post("/orders", {"order_details": [a_line("x")]})
+    backends.answers["products.exists"] = False
+    recalled = http.post("/orders", {"order_details": [a_line("x")]}, headers={"Idempotency-Key": "k"})
+    return read, listed, made, recalled
+
+
+def check_no_orders(http, backends, answer, in_list):
+    """Nothing of it goes out, nothing is promised; and only null says that there was no such order before."""
+    read, listed, made, recalled = ask_for_orders(http, backends, answer, in_list)
+    check_error(read, 500, "UNEXPECTED_ERROR")
+    check_error(listed, 500, "UNEXPECTED_ERROR")
+    check_error(made, 504, "OUTCOME_UNKNOWN")
+    return recalled
+
+
+@pytest.mark.parametrize("printed", PRINTERS)
+@pytest.mark.parametrize("what", NO_ORDERS)
+def test_an_order_that_is_none(gateway_shop, http, backends, what, printed):
+    """What a service says of an order is checked as what one says of a product."""
+    none = NO_ORDERS[what]
+    recalled = check_no_orders(
+        http, backends, lambda incoming: printed(incoming, none), lambda incoming: printed(incoming, [ONE_OF_X, none])
+    )
+    if none is None:
+        check_error(recalled, 404, "PRODUCT_NOT_FOUND")
+    else:
+        check_error(recalled, 500, "UNEXPECTED_ERROR")
+    gateway_shop.assert_running()
+
+
+TWICE = {
+    **{field: (json.dumps(ONE_OF_X)[:-1] + f', "{field}": {json.dumps(ONE_OF_X[field])}}}') for field in ONE_OF_X},
+    **{
+        f"a line's {field}": json.dumps(of_lines(None)).replace("null", f'{json.dumps(LINE)[:-1]}, "{field}": {json.dumps(LINE[field])}}}')
+        for field in LINE_FIELDS
+    },
+}
+
+
+@pytest.mark.parametrize("what", TWICE)
+def test_an_order_that_says_a_field_twice(http, backends, what):
+    def answer(text):
+        return lambda incoming: incoming.answer_raw(f'{{"result": {text}, "error": null}}'.encode())
+
+    recalled = check_no_orders(http, backends, answer(TWICE[what]), answer(f"[{TWICE[what]}]"))
+    check_error(recalled, 500, "UNEXPECTED_ERROR")
+
+
+@pytest.mark.parametrize("result", [None, 5, "x", {}, {"id": 7}, ONE_OF_X], ids=str)
+def test_a_list_of_orders_that_is_none(http, backends, result):
+    backends.answers["orders.list_orders"] = lambda incoming: incoming.answer(result)
+    for path in ("/orders", "/orders?limit=2"):
+        check_error(http.get(path), 500, "UNEXPECTED_ERROR")
+
+
+def test_another_order_than_the_one_that_is_asked_for(http, backends):
+    backends.answers["orders.get_order"] = ORDER
+    check_error(http.get("/orders/8"), 500, "UNEXPECTED_ERROR")
+
+
+@pytest.mark.parametrize("printed", PRINTERS)
+def test_what_else_a_service_knows_of_an_order_stays_inside(http, backends, printed):
+    """Nor does it say itself what the gateway puts in."""
+    line = {"cost": 7, **LINE, "product": {"id": "y"}, "image": "y", "supplier": [{"id": 3, "price": "]}"}], "": None}
+    order = {"customer": {"id": 8, "order_details": []}, **of_lines(line, line), "total": 5}
+    backends.answers["products.get"] = a_product("x")
+    read, listed, made, recalled = ask_for_orders(
+        http, backends, lambda incoming: printed(incoming, order), lambda incoming: printed(incoming, [order, order])
+    )
+    shown = read.json
+    for one in shown["order_details"]:
+        assert one.pop("product") == a_product("x")
+        assert one.pop("image").endswith("/x.jpg")
+    assert shown == of_lines(LINE, LINE)
+    assert listed.json == [shown, shown]
+    assert made.json == recalled.json == {"id": 7}
 
 
 @pytest.mark.parametrize("printed", PRINTERS)
@@ -792,7 +877,7 @@ def test_sigterm_lets_every_request_finish(make_shop):
                 wait_until(lambda: not accepts(shop.port) or not gateway.running, "it takes no connections", SLACK_S)
             assert gateway.running, "the gateway has left its requests alone"
             for number, one in enumerate(list(backends.kept), 1):
-                one.answer(a_product(one.parameter(0, "product_id")) if one.method == "get" else {"id": number})
+                one.answer(a_product(one.parameter(0, "product_id")) if one.method == "get" else {"id": number, "order_details": []})
             for name, future in gets.items():
                 response = future.result(ANSWER_S)
                 assert (response.status, response.json["id"]) == (200, name)

@@ -55,6 +55,27 @@ static size_t count_all(const json_t *value)
     return count;
 }
 
+/* ---- what an order is, as jansson sees it -------------------------------------------------------------------------- */
+
+/* Nothing but these members, whatever the service said; `put_in`: with its product in it. */
+static bool is_line(const json_t *line, bool put_in)
+{
+    return json_object_size(line) == (put_in ? 6 : 4) && json_is_integer(json_object_get(line, "id")) &&
+           json_is_string(json_object_get(line, "product_id")) && json_is_string(json_object_get(line, "price")) &&
+           json_is_integer(json_object_get(line, "quantity"));
+}
+
+static bool is_order(const json_t *order, bool put_in)
+{
+    const json_t *lines = json_object_get(order, "order_details");
+
+    for (size_t i = 0; i < json_array_size(lines); i++) {
+        if (!is_line(json_array_get(lines, i), put_in))
+            return false;
+    }
+    return json_object_size(order) == 2 && json_is_integer(json_object_get(order, "id")) && json_is_array(lines);
+}
+
 /* ---- page -------------------------------------------------------------------------------------------------------- */
 
 /* NULL where a double would be too small or an integer too large: then there is nothing to compare with. */
@@ -102,8 +123,10 @@ static void check_page_of(const json_t *list, struct rpc_bytes printed, const st
     HOLDS(cut->count == (count < limit ? count : limit) && cut->count == json_array_size(page));
     HOLDS(cut->more == (cut->count < count));
     HOLDS(cut->count == 0 || cut->last_id == ids[cut->count - 1]);
-    for (size_t i = 0; i < cut->count; i++)
+    for (size_t i = 0; i < cut->count; i++) {
+        HOLDS(is_order(json_array_get(page, i), false));
         HOLDS(json_integer_value(json_object_get(json_array_get(page, i), "id")) == ids[i]);
+    }
     json_decref(page);
     free(ids);
 }
@@ -137,6 +160,7 @@ static void check_printed(struct rpc_bytes printed, const struct order_text *ord
     const json_t *before = json_object_get(was, "order_details"), *after = json_object_get(is, "order_details");
 
     HOLDS(rpc_json_check(printed));
+    HOLDS(is == NULL || is_order(is, true));
     if (was != NULL) {
         HOLDS(json_equal(json_object_get(was, "id"), json_object_get(is, "id")));
         HOLDS(json_array_size(before) == order->lines_count && json_array_size(after) == order->lines_count);
@@ -145,6 +169,7 @@ static void check_printed(struct rpc_bytes printed, const struct order_text *ord
             const char *image = json_string_value(json_object_get(line, "image"));
 
             HOLDS(json_equal(id, json_object_get(json_array_get(before, i), "product_id")));
+            HOLDS(json_equal(json_object_get(line, "price"), json_object_get(json_array_get(before, i), "price")));
             HOLDS(json_object_size(json_object_get(line, "product")) == 0);
             HOLDS(image != NULL && strncmp(image, IMAGE_ROOT "/", strlen(IMAGE_ROOT "/")) == 0);
             HOLDS(strncmp(image + strlen(IMAGE_ROOT "/"), json_string_value(id), json_string_length(id)) == 0);
@@ -160,11 +185,15 @@ static void check_order(struct rpc_bytes text, bool sound)
     struct order_text order = {.lines_count = 77};
     struct rpc_bytes *products;
     struct rpc_text out = {.data = NULL};
+    int64_t id = 77;
+    bool is = order_text_check(text, &id);
 
     if (order_text_open(&order, text) != ORDER_TEXT_OK) {
         HOLDS(order.lines_count == 77 && order.lines == NULL);
+        HOLDS(!sound || !is);
         return;
     }
+    HOLDS(!sound || (is && id == order.id));
     HOLDS(order.products.count <= order.lines_count);
     products = calloc(order.products.count + 1, sizeof(*products));
     HOLDS(products != NULL);

@@ -1,8 +1,9 @@
 /*
- * order_text: an order as a service printed it, with the products put into it.  Pure.
+ * order_text: an order as a service printed it, checked before it is handed on, with the products put into it.  Pure.
  *
- * Neither the order nor the products are built: the order's text is cut open at the end of each line, and the product's
- * text goes in as it came.
+ * Neither the order nor the products are built: the order's text is walked through once, cut open at the end of each line, and
+ * the product's text goes in as it came.  What stands in another form than our own service's is brought into that first; what a
+ * service says of an order besides its id and its lines, and of a line besides its four fields, stays inside.
  */
 #ifndef KORE_GATEWAY_ORDER_TEXT_H
 #define KORE_GATEWAY_ORDER_TEXT_H
@@ -17,11 +18,24 @@ struct order_text_line {
 
 struct order_text { /* owns its lines, lends from the order's text */
     struct rpc_bytes text;
+    struct rpc_text rewritten; /* owned: where `text` lies when it came in another form */
     int64_t id;
     size_t lines_count;
     struct order_text_line *lines;
     struct distinct products; /* their ids as they stand in the text: JSON strings, quotes included */
 };
+
+/*
+ * Whether the text, which must be sound JSON, is an order: it has each field once and of its type; an integer has up to 18 digits,
+ * a price is decimal text.
+ */
+bool order_text_check(struct rpc_bytes text, int64_t *id);
+
+/* The same for what begins at `*at`, which then is what stands behind it; false also when it stands in another form than ours. */
+bool order_text_skip(const char **at, const char *end, int64_t *id);
+
+/* Append the order in our form.  False when it is none; then a part of it may be there. */
+bool order_text_rewrite(struct rpc_text *out, struct rpc_bytes text);
 
 enum order_text_status {
     ORDER_TEXT_OK,

@@ -11,7 +11,6 @@
 #include "page.h"
 #include "product_text.h"
 #include "target.h"
-#include "walk.h"
 
 #define ORDERS   "orders"
 #define PRODUCTS "products"
@@ -371,7 +370,7 @@ static void create_on_created(struct flight *flight, size_t slot, enum rpc_statu
         return;
     if (status != RPC_OK)
         failure_answer(flight, FAILURE_OF_CHANGE, ORDERS, status, reply);
-    else if (walk_integer(walk_member(reply->result, "id"), &id))
+    else if (order_text_check(reply->result, &id))
         answer_created(flight, id);
     else
         failure_answer_nonsense(flight, FAILURE_OF_CHANGE, ORDERS);
@@ -384,12 +383,16 @@ static void recall_on_order(struct flight *flight, size_t slot, enum rpc_status 
     (void)slot;
     if (answered_for_key(flight, status, reply))
         return;
-    if (status == RPC_OK && walk_integer(walk_member(reply->result, "id"), &id))
-        answer_created(flight, id);
-    else if (status == RPC_OK || failure_is_nameko(status, reply, "MethodNotFound")) /* Python's knows no keys */
+    if (failure_is_nameko(status, reply, "MethodNotFound")) /* Python's knows no keys */
         answer_product_not_found(flight);
-    else
+    else if (status != RPC_OK)
         failure_answer(flight, FAILURE_OF_PREPARE, ORDERS, status, reply);
+    else if (rpc_bytes_equal(reply->result, "null"))
+        answer_product_not_found(flight);
+    else if (order_text_check(reply->result, &id))
+        answer_created(flight, id);
+    else
+        failure_answer_nonsense(flight, FAILURE_OF_PREPARE, ORDERS);
 }
 
 /*
@@ -592,20 +595,44 @@ static void list_call(struct flight *flight, struct list_request request, flight
     rpc_text_clear(&kwargs);
 }
 
+/* Append the page that the list has, as page_append() does.  False when the flight was answered. */
+static bool list_cut(struct flight *flight, struct rpc_text *out, struct rpc_bytes list, int64_t after, int64_t limit,
+                     struct page_cut *cut)
+{
+    switch (page_append(out, list, after, (size_t)limit, cut)) {
+    case PAGE_OK:
+        return true;
+    case PAGE_NONSENSE:
+        failure_answer_nonsense(flight, FAILURE_OF_READ, ORDERS);
+        break;
+    case PAGE_NO_MEMORY:
+        failure_answer(flight, FAILURE_OF_READ, ORDERS, RPC_NO_MEMORY, NULL);
+        break;
+    }
+    return false;
+}
+
+/* Whether there is another order behind the last one; what it says of itself is not for this answer. */
+static void list_take_rest(struct flight *flight, struct rpc_bytes list)
+{
+    const struct listing *listing = flight_work(flight);
+    struct rpc_text rest = {0};
+    struct page_cut cut = {.count = 0};
+
+    if (list_cut(flight, &rest, list, listing->last_id, 1, &cut))
+        list_answer(flight, cut.count > 0);
+    rpc_text_clear(&rest);
+}
+
 static void list_on_rest(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)
 {
-    struct rpc_bytes order;
-    struct walk walk;
-
     (void)slot;
     if (failure_is_nameko(status, reply, "IncorrectSignature")) /* it had answered with all it has */
         list_answer(flight, false);
     else if (status != RPC_OK)
         failure_answer(flight, FAILURE_OF_READ, ORDERS, status, reply);
-    else if (!walk_array(&walk, reply->result))
-        failure_answer_nonsense(flight, FAILURE_OF_READ, ORDERS);
     else
-        list_answer(flight, walk_next(&walk, NULL, &order));
+        list_take_rest(flight, reply->result);
 }
 
 /* As many orders as one answer may have: only a question tells whether there are more. */
@@ -623,21 +650,13 @@ static void list_take(struct flight *flight, struct rpc_bytes list)
     struct page_cut cut = {.count = 0};
 
     answer_begin(answer);
-    switch (page_append(answer_body(answer), list, listing->after, (size_t)listing->limit, &cut)) {
-    case PAGE_OK:
-        listing->last_id = cut.last_id;
-        if (!cut.more && !listing->whole && (int64_t)cut.count == listing->asked)
-            list_ask_for_rest(flight);
-        else
-            list_answer(flight, cut.more);
-        break;
-    case PAGE_NONSENSE:
-        failure_answer_nonsense(flight, FAILURE_OF_READ, ORDERS);
-        break;
-    case PAGE_NO_MEMORY:
-        failure_answer(flight, FAILURE_OF_READ, ORDERS, RPC_NO_MEMORY, NULL);
-        break;
-    }
+    if (!list_cut(flight, answer_body(answer), list, listing->after, listing->limit, &cut))
+        return;
+    listing->last_id = cut.last_id;
+    if (!cut.more && !listing->whole && (int64_t)cut.count == listing->asked)
+        list_ask_for_rest(flight);
+    else
+        list_answer(flight, cut.more);
 }
 
 static void list_on_orders(struct flight *flight, size_t slot, enum rpc_status status, const struct rpc_reply *reply)

@@ -2,7 +2,8 @@
 
 #include <stdlib.h>
 
-#include "walk.h"
+#include "order_text.h"
+#include "printed.h"
 
 struct entry {
     int64_t id;
@@ -33,23 +34,45 @@ static bool entries_add(struct entries *entries, int64_t id, struct rpc_bytes te
     return true;
 }
 
+/* As our own service prints the list; PAGE_NONSENSE when it stands in another form, or is none. */
 static enum page_status entries_read(struct entries *entries, struct rpc_bytes list, int64_t after)
 {
-    struct walk walk;
-    struct rpc_bytes order;
+    const char *at = list.data, *end, *order;
     int64_t id;
 
-    if (!walk_array(&walk, list))
+    *entries = (struct entries){.all = true, .sorted = true};
+    if (rpc_bytes_equal(list, "[]"))
+        return PAGE_OK;
+    if (list.size == 0 || *at++ != '[')
         return PAGE_NONSENSE;
-    while (walk_next(&walk, NULL, &order)) {
-        if (!walk_integer(walk_member(order, "id"), &id))
+    end = list.data + list.size;
+    do {
+        order = at;
+        if (!order_text_skip(&at, end, &id))
             return PAGE_NONSENSE;
         if (id <= after)
             entries->all = false;
-        else if (!entries_add(entries, id, order))
+        else if (!entries_add(entries, id, (struct rpc_bytes){order, (size_t)(at - order)}))
             return PAGE_NO_MEMORY;
+    } while (printed_label(&at, end, RPC_BYTES(",")));
+    return printed_label(&at, end, RPC_BYTES("]")) && at == end ? PAGE_OK : PAGE_NONSENSE;
+}
+
+static enum page_status list_rewrite(struct rpc_text *out, struct rpc_bytes list)
+{
+    struct rpc_bytes order;
+    struct walk walk;
+
+    if (!walk_array(&walk, list))
+        return PAGE_NONSENSE;
+    rpc_text_append(out, RPC_BYTES("["));
+    for (bool first = true; walk_next(&walk, NULL, &order); first = false) {
+        rpc_text_append(out, first ? RPC_BYTES("") : RPC_BYTES(","));
+        if (!order_text_rewrite(out, order))
+            return PAGE_NONSENSE;
     }
-    return PAGE_OK;
+    rpc_text_append(out, RPC_BYTES("]"));
+    return out->failed ? PAGE_NO_MEMORY : PAGE_OK;
 }
 
 static int by_id(const void *one, const void *other)
@@ -70,23 +93,39 @@ static void entries_print(struct rpc_text *out, const struct entries *entries, s
     rpc_text_append(out, RPC_BYTES("]"));
 }
 
+static void entries_cut(struct rpc_text *out, struct entries *entries, struct rpc_bytes list, size_t limit,
+                        struct page_cut *cut)
+{
+    size_t count = entries->count < limit ? entries->count : limit;
+
+    if (!entries->sorted)
+        qsort(entries->items, entries->count, sizeof(*entries->items), by_id);
+    if (entries->all && entries->sorted && count == entries->count)
+        rpc_text_append(out, list);
+    else
+        entries_print(out, entries, count);
+    *cut = (struct page_cut){.count = count, .more = count < entries->count};
+    cut->last_id = count > 0 ? entries->items[count - 1].id : 0;
+}
+
 enum page_status page_append(struct rpc_text *out, struct rpc_bytes list, int64_t after, size_t limit,
                              struct page_cut *cut)
 {
-    struct entries entries = {.all = true, .sorted = true};
+    struct rpc_text rewritten = {.data = NULL};
+    struct entries entries;
     enum page_status status = entries_read(&entries, list, after);
-    size_t count = entries.count < limit ? entries.count : limit;
 
-    if (status == PAGE_OK) {
-        if (!entries.sorted)
-            qsort(entries.items, entries.count, sizeof(*entries.items), by_id);
-        if (entries.all && entries.sorted && count == entries.count)
-            rpc_text_append(out, list);
-        else
-            entries_print(out, &entries, count);
-        *cut = (struct page_cut){.count = count, .more = count < entries.count};
-        cut->last_id = count > 0 ? entries.items[count - 1].id : 0;
+    if (status == PAGE_NONSENSE) {
+        free(entries.items);
+        entries.items = NULL;
+        status = list_rewrite(&rewritten, list);
+        list = rpc_text_bytes(&rewritten);
+        if (status == PAGE_OK)
+            status = entries_read(&entries, list, after);
     }
+    if (status == PAGE_OK)
+        entries_cut(out, &entries, list, limit, cut);
     free(entries.items);
+    rpc_text_clear(&rewritten);
     return status;
 }

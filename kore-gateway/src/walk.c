@@ -123,18 +123,31 @@ bool walk_next(struct walk *walk, struct rpc_bytes *key, struct rpc_bytes *value
     return true;
 }
 
-struct rpc_bytes walk_member(struct rpc_bytes text, const char *name)
+bool walk_members(struct rpc_bytes text, size_t count, const char *const names[], struct rpc_bytes values[],
+                  bool *others)
 {
-    struct rpc_bytes found = {NULL, 0}, key = {NULL, 0}, value;
+    struct rpc_bytes key = {NULL, 0}, value;
     struct walk walk;
+    bool has_others = false;
 
+    memset(values, 0, count * sizeof(*values));
     if (!walk_object(&walk, text))
-        return found;
+        return false;
     while (walk_next(&walk, &key, &value)) {
-        if (rpc_bytes_equal(key, name))
-            found = value;
+        size_t name = 0;
+
+        while (name < count && !rpc_bytes_equal(key, names[name]))
+            name++;
+        if (name == count)
+            has_others = true;
+        else if (values[name].data != NULL)
+            return false;
+        else
+            values[name] = value;
     }
-    return found;
+    if (others != NULL)
+        *others = has_others;
+    return true;
 }
 
 bool walk_integer(struct rpc_bytes value, int64_t *integer)

@@ -31,8 +31,13 @@ bool walk_next(struct walk *walk, struct rpc_bytes *key, struct rpc_bytes *value
 /* Behind the value that begins at `at`. */
 const char *walk_skip(const char *at, const char *end);
 
-/* The value of a member of the object that `text` is; {NULL, 0} when it has none.  Of several the last one counts. */
-struct rpc_bytes walk_member(struct rpc_bytes text, const char *name);
+/*
+ * The members of the object that `text` is: values[i] gets the value of names[i], {NULL, 0} where there is none.  *others tells
+ * of members of other names; it may be NULL.  False when the text is no object, or has one of these names twice: two readers
+ * could take it for two things.
+ */
+bool walk_members(struct rpc_bytes text, size_t count, const char *const names[], struct rpc_bytes values[],
+                  bool *others);
 
 /* A value that is an integer.  False for every other one, and where it does not fit. */
 bool walk_integer(struct rpc_bytes value, int64_t *integer);

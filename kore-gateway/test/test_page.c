@@ -37,7 +37,9 @@ static void is_nonsense(const char *list, int line)
 #define is(list, after, limit, expected, more, last) page_is(list, after, limit, expected, more, last, __LINE__)
 #define nonsense(list)                               is_nonsense(list, __LINE__)
 
-#define ALL " [ {\"id\" : 1} ,{\"x\":[{\"id\":9}],\"id\":2},{\"id\":3}]"
+#define EMPTY(id) "{\"id\":" id ",\"order_details\":[]}"
+#define FULL(id)  "{\"id\":" id ",\"order_details\":[{\"id\":9,\"product_id\":\"]\",\"price\":\"1.00\",\"quantity\":1}]}"
+#define ALL       "[" EMPTY("1") "," FULL("2") "," EMPTY("3") "]"
 
 static void test_pages(void **state)
 {
@@ -45,12 +47,25 @@ static void test_pages(void **state)
     is("[]", 0, 10, "[]", false, 0);
     is(ALL, 0, 10, ALL, false, 3); /* handed on as it came */
     is(ALL, 0, 3, ALL, false, 3);
-    is(ALL, 0, 2, "[{\"id\" : 1}, {\"x\":[{\"id\":9}],\"id\":2}]", true, 2);
-    is(ALL, 1, 10, "[{\"x\":[{\"id\":9}],\"id\":2}, {\"id\":3}]", false, 3);
-    is(ALL, 1, 1, "[{\"x\":[{\"id\":9}],\"id\":2}]", true, 2);
+    is(ALL, 0, 2, "[" EMPTY("1") ", " FULL("2") "]", true, 2);
+    is(ALL, 1, 10, "[" FULL("2") ", " EMPTY("3") "]", false, 3);
+    is(ALL, 1, 1, "[" FULL("2") "]", true, 2);
     is(ALL, 3, 10, "[]", false, 0);
-    is("[{\"id\":3},{\"id\":1},{\"id\":2}]", 0, 10, "[{\"id\":1}, {\"id\":2}, {\"id\":3}]", false, 3);
-    is("[{\"id\":3},{\"id\":1},{\"id\":2}]", 1, 1, "[{\"id\":2}]", true, 2);
+    is("[" EMPTY("3") "," EMPTY("1") "," FULL("2") "]", 0, 10, "[" EMPTY("1") ", " FULL("2") ", " EMPTY("3") "]", false,
+       3);
+    is("[" EMPTY("3") "," EMPTY("1") "," FULL("2") "]", 1, 1, "[" FULL("2") "]", true, 2);
+}
+
+/* Python's; any order of members, any space; what else it says stays inside. */
+static void test_other_forms(void **state)
+{
+    (void)state;
+    is(" [ ] ", 0, 10, "[]", false, 0);
+    is("[{\"id\": 1, \"order_details\": []}, {\"id\": 2, \"order_details\": [{\"id\": 9, \"product_id\": \"]\", \"price\": "
+       "\"1.00\", \"quantity\": 1}]}, {\"id\": 3, \"order_details\": []}]",
+       0, 10, ALL, false, 3);
+    is(" [ " EMPTY("1") " ," FULL("2") ",{\"order_details\":[],\"x\":[{\"id\":9}],\"id\":3}]", 0, 10, ALL, false, 3);
+    is("[" EMPTY("3") "," EMPTY("1") ", " EMPTY("2") "]", 1, 1, "[" EMPTY("2") "]", true, 2);
 }
 
 static void test_nonsense(void **state)
@@ -63,13 +78,19 @@ static void test_nonsense(void **state)
     nonsense("[1]");
     nonsense("[null]");
     nonsense("[{}]");
-    nonsense("[{\"id\":\"1\"}]");
-    nonsense("[{\"id\":1},{\"id\":null}]");
+    nonsense("[[]]");
+    nonsense("[{\"id\":1}]");
+    nonsense("[{\"id\":\"1\",\"order_details\":[]}]");
+    nonsense("[" EMPTY("1") "," EMPTY("null") "]");
+    nonsense("[" EMPTY("1") ", " EMPTY("null") "]");
+    nonsense("[" EMPTY("1") ",{\"id\":2,\"order_details\":[{}]}]");
+    nonsense("[" EMPTY("1") ",{\"id\":2,\"order_details\":[],\"id\":2}]");
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pages), cmocka_unit_test(test_nonsense)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_pages), cmocka_unit_test(test_other_forms),
+                                       cmocka_unit_test(test_nonsense)};
 
     return cmocka_run_group_tests_name("page", tests, NULL, NULL);
 }

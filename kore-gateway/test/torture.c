@@ -110,6 +110,10 @@ void peer_answer(struct peer *of, struct answer *answer)
 
 /* ---- The services ------------------------------------------------------------------------------------------------ */
 
+/* An order as our service prints it, and as Python's does. */
+#define LINE_A "{\"id\":1,\"product_id\":\"a\",\"price\":\"1.00\",\"quantity\":1}"
+#define LINE_B "{\"id\": 2, \"product_id\": \"b\", \"price\": \"2.00\", \"quantity\": 2}"
+
 /* What a method answers with, if no other answer is given for it; `get` tells of the product that it is asked for. */
 static const struct {
     const char *method, *result;
@@ -119,11 +123,12 @@ static const struct {
     {"exists", "true", false},
     {"create", "null", true},
     {"delete", "null", true},
-    {"get_order", "{\"id\":1,\"order_details\":[{\"id\":1,\"product_id\":\"a\"},{\"id\":2,\"product_id\":\"b\"}]}",
+    {"get_order", "{\"id\": 1, \"order_details\": [" LINE_A ", " LINE_B "]}", false},
+    {"create_order", "{\"id\":7,\"order_details\":[" LINE_A "]}", true},
+    {"recall_order", "{\"id\": 7, \"order_details\": [" LINE_B "]}", false},
+    {"list_orders",
+     "[{\"id\":3,\"order_details\":[]}, {\"id\":1,\"order_details\":[" LINE_A "]},{\"id\":2,\"order_details\":[]}]",
      false},
-    {"create_order", "{\"id\":7}", true},
-    {"recall_order", "{\"id\":7}", false},
-    {"list_orders", "[{\"id\":3},{\"id\":1},{\"id\":2}]", false},
 };
 
 struct call {
