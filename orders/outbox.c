@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "rpclib/backoff.h"
 #include "rpclib/json.h"
 #include "rpclib/log.h"
 #include "rpclib/publisher.h"
@@ -43,9 +44,9 @@ struct outbox {
     struct ids confirmed, released;
     struct order_store_unit look; /* the claim under way */
     bool is_looking;
-    bool has_more; /* the last look found as many as it may take */
-    bool is_held;  /* no queue is bound to the events: one at a time, more and more slowly */
-    uint64_t hold_ms;
+    bool has_more;          /* the last look found as many as it may take */
+    bool is_held;           /* no queue is bound to the events: one at a time, more and more slowly */
+    unsigned hold_attempts; /* made since then */
     bool is_stopping, is_flushing;
     struct rpc_loop_timer *poll, *flush, *limit;
     rpc_loop_fn *stopped;
@@ -150,14 +151,21 @@ static void outbox_update_claim(struct outbox *outbox)
                                  rpc_publisher_ready(outbox->publisher) && !outbox->is_held && !outbox->is_stopping);
 }
 
+/* Until one event more is tried. */
+static void outbox_wait_held(struct outbox *outbox)
+{
+    rpc_loop_timer_start(outbox->poll, rpc_backoff_ms(outbox->hold_attempts++, HOLD_MIN_MS, OUTBOX_HOLD_MAX_MS));
+}
+
 static void outbox_hold(struct outbox *outbox)
 {
     if (outbox->is_held)
         return;
     rpc_log(RPC_LOG_WARNING, "events wait: no queue is bound to them", RPC_LOG_TEXT("exchange", SOURCE ".events"));
     outbox->is_held = true;
+    outbox->hold_attempts = 0;
     outbox_update_claim(outbox);
-    rpc_loop_timer_start(outbox->poll, outbox->hold_ms);
+    outbox_wait_held(outbox);
 }
 
 static void outbox_let_go(struct outbox *outbox)
@@ -166,7 +174,6 @@ static void outbox_let_go(struct outbox *outbox)
         return;
     rpc_log(RPC_LOG_INFO, "events are taken again", RPC_LOG_TEXT("exchange", SOURCE ".events"));
     outbox->is_held = false;
-    outbox->hold_ms = HOLD_MIN_MS;
     outbox_update_claim(outbox);
     outbox_look(outbox);
 }
@@ -264,8 +271,7 @@ static void look_on_events(struct order_store_unit *unit, enum order_store_statu
         if (outbox_is_empty(outbox))
             outbox_tell_stopped(outbox);
     } else if (outbox->is_held) {
-        rpc_loop_timer_start(outbox->poll, outbox->hold_ms);
-        outbox->hold_ms = outbox->hold_ms * 2 < OUTBOX_HOLD_MAX_MS ? outbox->hold_ms * 2 : OUTBOX_HOLD_MAX_MS;
+        outbox_wait_held(outbox);
     } else {
         rpc_loop_timer_start(outbox->poll, OUTBOX_POLL_MS);
     }
@@ -317,7 +323,6 @@ struct outbox *outbox_new(const struct outbox_options *options)
     if (outbox == NULL)
         return NULL;
     outbox->options = *options;
-    outbox->hold_ms = HOLD_MIN_MS;
     outbox->confirmed.outbox = outbox->released.outbox = outbox;
     outbox->confirmed.start = order_store_delete_events;
     outbox->released.start = order_store_release_events;

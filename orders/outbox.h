@@ -22,7 +22,7 @@
 #define OUTBOX_CLAIM_MS           10000 /* how long an event is its holder's */
 #define OUTBOX_CONFIRM_TIMEOUT_MS 8000  /* within the claim */
 #define OUTBOX_POLL_MS            1000  /* looks for events that nobody has a claim to */
-#define OUTBOX_HOLD_MAX_MS        5000  /* between attempts while no queue is bound to the events */
+#define OUTBOX_HOLD_MAX_MS        5000  /* between attempts while no queue is bound to the events (rpc_backoff_ms()) */
 #define OUTBOX_FLUSH_MS           20    /* gathers the ids that go in one statement */
 
 struct outbox;

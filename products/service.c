@@ -6,6 +6,7 @@
 
 #include "order_event.h"
 #include "product.h"
+#include "rpclib/backoff.h"
 #include "rpclib/log.h"
 #include "rpclib/service.h"
 #include "rpclib/utf8.h"
@@ -16,8 +17,8 @@
 #define LIST_SIZE_MAX      (RPC_MESSAGE_SIZE_MAX - 1024u) /* the envelope needs a little */
 #define LIST_TIME_MAX_MS   30000u                         /* when the caller does not say how long it waits */
 #define EVENT_ATTEMPTS_MAX 6 /* of an event whose products are damaged; about five minutes in all */
-#define EVENT_RETRY_MIN_MS 100u
-#define EVENT_RETRY_MAX_MS 5000u
+#define EVENT_RETRY_MIN_MS 100
+#define EVENT_RETRY_MAX_MS 5000
 #define REMEMBER_MARGIN_S  60u          /* a request is remembered for so much longer than the broker keeps it */
 #define TEXT_KEEP_SIZE     (64u * 1024) /* memory that is kept for the next answer */
 #define REFUSAL_LOG_MS     1000u /* at most one line in that time: a full Redis refuses thousands of commands a second */
@@ -35,7 +36,7 @@ struct products_service {
     struct rpc_text text;         /* the answer that is being printed */
     struct order_work *waiting;   /* owned; events that could not be applied yet */
     struct rpc_loop_timer *retry; /* for them */
-    uint64_t retry_ms;
+    unsigned retries;             /* since one was applied, or Redis came */
     uint64_t refusal_logged_ms;
     size_t waiting_count;
     uint64_t applied, seen, missing, refused; /* products of orders, see struct product_application */
@@ -491,7 +492,8 @@ static void work_wait(struct order_work *work, enum product_store_status status)
     service->waiting_count++;
     work->next_waiting = service->waiting;
     if (service->waiting == NULL)
-        rpc_loop_timer_start(service->retry, service->retry_ms);
+        rpc_loop_timer_start(service->retry,
+                             rpc_backoff_ms(service->retries++, EVENT_RETRY_MIN_MS, EVENT_RETRY_MAX_MS));
     service->waiting = work;
 }
 
@@ -523,7 +525,7 @@ static void work_on_applied(struct product_application *application, enum produc
         work_wait(work, status);
         return;
     }
-    work->service->retry_ms = EVENT_RETRY_MIN_MS;
+    work->service->retries = 0;
     work_tell(work);
     if (application->refused > 0) /* what was applied is remembered: the next attempt changes the rest alone */
         rpc_event_fail(work->event, "the stock of a product is no integer, or would not fit 64 bits");
@@ -548,7 +550,6 @@ static void waiting_apply(void *arg)
 
     service->waiting = NULL;
     service->waiting_count = 0;
-    service->retry_ms = service->retry_ms * 2 < EVENT_RETRY_MAX_MS ? service->retry_ms * 2 : EVENT_RETRY_MAX_MS;
     while (work != NULL) {
         struct order_work *next = work->next_waiting;
 
@@ -646,7 +647,7 @@ static void service_on_store_state(bool up, void *arg)
         rpc_service_set_able(service->rpc, up);
     if (!up)
         return;
-    service->retry_ms = EVENT_RETRY_MIN_MS;
+    service->retries = 0;
     if (service->waiting != NULL)
         rpc_loop_timer_start(service->retry, 0);
     service_tell_ready(service);
@@ -661,7 +662,6 @@ struct products_service *products_service_new(const struct products_service_opti
     service->loop = options->loop;
     service->on_ready = options->on_ready;
     service->arg = options->arg;
-    service->retry_ms = EVENT_RETRY_MIN_MS;
     service->retry = rpc_loop_timer_new(options->loop, waiting_apply, service);
     service->store = product_store_new(&(struct product_store_options){
         .loop = options->loop,

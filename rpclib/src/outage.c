@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "rpclib/backoff.h"
+
 void rpc_outage_init(struct rpc_outage *outage, uint64_t stay_ms, uint64_t now_ms)
 {
     *outage = (struct rpc_outage){.stay_ms = stay_ms, .since_ms = now_ms};
@@ -23,6 +25,12 @@ static bool outage_knows(const struct rpc_outage *outage, const char *reason)
     return false;
 }
 
+/* Chance is asked once a line, not whenever somebody asks whether it is time for the next. */
+static void outage_pause(struct rpc_outage *outage)
+{
+    outage->again_ms = rpc_backoff_ms(outage->pauses++, RPC_OUTAGE_AGAIN_MIN_MS, RPC_OUTAGE_AGAIN_MAX_MS);
+}
+
 static bool outage_tell(struct rpc_outage *outage, const char *reason, uint64_t now_ms)
 {
     if (!outage_knows(outage, reason))
@@ -41,8 +49,8 @@ bool rpc_outage_down(struct rpc_outage *outage, const char *reason, uint64_t now
         outage->was_short = !has_stayed;
     outage->is_up = false;
     if (has_stayed || !outage->is_told) { /* a new one, or the last word was that the peer is there */
-        outage->reasons_count = 0;
-        outage->again_ms = RPC_OUTAGE_AGAIN_MIN_MS;
+        outage->reasons_count = outage->pauses = 0;
+        outage_pause(outage);
         if (was_up)
             outage->since_ms = now_ms;
         return outage_tell(outage, reason, now_ms);
@@ -51,7 +59,7 @@ bool rpc_outage_down(struct rpc_outage *outage, const char *reason, uint64_t now
         return outage_tell(outage, reason, now_ms);
     if (now_ms - outage->told_ms < outage->again_ms)
         return false;
-    outage->again_ms = outage->again_ms * 2 < RPC_OUTAGE_AGAIN_MAX_MS ? outage->again_ms * 2 : RPC_OUTAGE_AGAIN_MAX_MS;
+    outage_pause(outage);
     return outage_tell(outage, reason, now_ms);
 }
 

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/types.h>
 
 #include <cmocka.h>
 
@@ -13,10 +14,22 @@
 #define STAY_MS 2000
 
 static struct rpc_outage outage;
+static uint64_t chance; /* what getrandom() gives: so much shorter is a pause */
+
+ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags);
+
+ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags)
+{
+    (void)flags;
+    assert_int_equal(size, sizeof(chance));
+    memcpy(out, &chance, sizeof(chance));
+    return (ssize_t)size;
+}
 
 static int setup(void **state)
 {
     (void)state;
+    chance = 0;
     rpc_outage_init(&outage, STAY_MS, 1000);
     return 0;
 }
@@ -110,13 +123,35 @@ static void test_one_that_goes_on(void **state)
     assert_in_range(told, 140, 150); /* a day */
 }
 
+/* Two programs that lost the same peer at the same moment: the pause of each is its own, and chosen once. */
+static void test_many_at_the_same_moment(void **state)
+{
+    const uint64_t half_ms = RPC_OUTAGE_AGAIN_MIN_MS / 2;
+    struct rpc_outage other;
+    uint64_t now_ms = 1000;
+
+    (void)state;
+    rpc_outage_init(&other, STAY_MS, now_ms);
+    assert_true(rpc_outage_down(&outage, "gone", now_ms));
+    chance = half_ms;
+    assert_true(rpc_outage_down(&other, "gone", now_ms));
+    assert_false(rpc_outage_down(&other, "gone", now_ms + half_ms - 1));
+    assert_true(rpc_outage_down(&other, "gone", now_ms + half_ms));
+    assert_false(rpc_outage_down(&outage, "gone", now_ms + 2 * half_ms - 1));
+    assert_true(
+        rpc_outage_down(&outage, "gone", now_ms + 2 * half_ms)); /* the next one is twice as long, less chance */
+    now_ms += 2 * half_ms;
+    assert_false(rpc_outage_down(&outage, "gone", now_ms + 3 * half_ms - 1));
+    assert_true(rpc_outage_down(&outage, "gone", now_ms + 3 * half_ms));
+}
+
 #define TEST(name) cmocka_unit_test_setup(name, setup)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_down_and_up), TEST(test_one_that_never_stays), TEST(test_one_that_stayed_unseen),
-        TEST(test_reasons),     TEST(test_one_that_goes_on),
+        TEST(test_reasons),     TEST(test_one_that_goes_on),     TEST(test_many_at_the_same_moment),
     };
 
     return cmocka_run_group_tests_name("outage", tests, NULL, NULL);

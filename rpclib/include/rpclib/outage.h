@@ -3,7 +3,7 @@
  *
  * An outage begins when the peer goes, and is over when it has stayed for a while: one that takes each login and then hangs
  * up is away all the time.  An outage is told of once, again for a reason that is new, and now and then while it goes on.
- * Pure: no clock, no log; the memory is the caller's.  Times are those of one clock that never goes back.
+ * No clock, no log; the memory is the caller's.  Times are those of one clock that never goes back.
  */
 #ifndef RPCLIB_OUTAGE_H
 #define RPCLIB_OUTAGE_H
@@ -13,14 +13,16 @@
 
 #define RPC_OUTAGE_REASON_SIZE  256 /* of a reason, that much is compared */
 #define RPC_OUTAGE_REASONS_MAX  4   /* that are remembered: two hosts that fail in turn are two lines */
-#define RPC_OUTAGE_AGAIN_MIN_MS 30000
-#define RPC_OUTAGE_AGAIN_MAX_MS 600000 /* the pauses between lines of the same reason double up to this */
+/* The pauses between lines of the same reason, see rpc_backoff_ms(): all programs lost their broker at the same moment. */
+#define RPC_OUTAGE_AGAIN_MIN_MS 60000
+#define RPC_OUTAGE_AGAIN_MAX_MS 600000
 
 struct rpc_outage {
     uint64_t stay_ms;  /* the peer must be there for so long before the outage is over */
     uint64_t since_ms; /* when it began */
     uint64_t up_ms;    /* when the peer last came */
     uint64_t told_ms, again_ms;
+    unsigned pauses; /* chosen since it began */
     bool is_up;
     bool was_short; /* it came and did not stay */
     bool is_told;   /* the log's last word is that the peer is away */
