@@ -39,7 +39,7 @@ static const struct rpc_setting common[] = {
      .kind = RPC_SETTING_CHOICE,
      .fallback = "info",
      .help = "least severe level that is logged",
-     .choices = "debug|info|warning|error"},
+     .choices = RPC_SETTING_LOG_LEVELS},
     {.name = "LOG_FORMAT",
      .kind = RPC_SETTING_CHOICE,
      .fallback = "auto",
@@ -47,6 +47,16 @@ static const struct rpc_setting common[] = {
      .choices = "auto|logfmt|json"},
     {.name = NULL},
 };
+
+/* Whether the program has a row of its own for what every program has: that one counts. */
+static bool is_replaced(const struct rpc_setting *setting, const struct rpc_settings_program *program)
+{
+    for (const struct rpc_setting *own = program->table; own->name != NULL; own++) {
+        if (strcmp(own->name, setting->name) == 0)
+            return true;
+    }
+    return false;
+}
 
 static size_t table_count(const struct rpc_setting *table)
 {
@@ -172,21 +182,19 @@ static void print_range(FILE *out, const struct rpc_setting *setting)
 
 /* ---- Options ----------------------------------------------------------------------------------------------------- */
 
-static void help_settings(const struct rpc_setting *table, int width)
+static void help_setting(const struct rpc_setting *setting, int width)
 {
-    for (; table->name != NULL; table++) {
-        printf("  %-*s  %s (", width, table->name, table->help);
-        print_range(stdout, table);
-        if (table->kind == RPC_SETTING_INTEGER || table->kind == RPC_SETTING_CHOICE)
-            printf("; ");
-        if (table->fallback != NULL) {
-            printf("default: ");
-            print_value(stdout, table, table->fallback);
-        } else {
-            printf("no default");
-        }
-        printf(")\n");
+    printf("  %-*s  %s (", width, setting->name, setting->help);
+    print_range(stdout, setting);
+    if (setting->kind == RPC_SETTING_INTEGER || setting->kind == RPC_SETTING_CHOICE)
+        printf("; ");
+    if (setting->fallback != NULL) {
+        printf("default: ");
+        print_value(stdout, setting, setting->fallback);
+    } else {
+        printf("no default");
     }
+    printf(")\n");
 }
 
 static int name_width(const struct rpc_setting *table, int least)
@@ -214,8 +222,12 @@ static int help(const struct rpc_settings_program *program)
            "  --show-config  print every setting, its value and where that came from, and exit\n\n"
            "All settings come from the environment. NAME is read from the variable NAME, or from\n"
            "the file that NAME_FILE names. An empty variable counts as not set.\n\n");
-    help_settings(program->table, width);
-    help_settings(common, width);
+    for (const struct rpc_setting *own = program->table; own->name != NULL; own++)
+        help_setting(own, width);
+    for (const struct rpc_setting *row = common; row->name != NULL; row++) {
+        if (!is_replaced(row, program))
+            help_setting(row, width);
+    }
     printf("\nExit codes: %d stopped as asked, %d failed while running, %d wrong usage or setting.\n", RPC_EXIT_OK,
            RPC_EXIT_FAILED, RPC_EXIT_USAGE);
     return exit_code_of_stdout();
@@ -450,21 +462,24 @@ static bool value_read(const char *program, struct value *value)
 
 static struct rpc_settings *settings_new(const struct rpc_settings_program *program)
 {
-    size_t own = table_count(program->table);
+    size_t own = table_count(program->table), rows = own + table_count(common);
     struct rpc_settings *settings = calloc(1, sizeof(*settings));
 
     if (settings == NULL)
         return NULL;
     settings->program = *program;
-    settings->count = own + table_count(common);
-    assert(settings->count > 0);
-    settings->values = calloc(settings->count, sizeof(*settings->values));
+    assert(rows > 0);
+    settings->values = calloc(rows, sizeof(*settings->values));
     if (settings->values == NULL) {
         free(settings);
         return NULL;
     }
-    for (size_t i = 0; i < settings->count; i++)
-        settings->values[i].setting = i < own ? &program->table[i] : &common[i - own];
+    for (size_t i = 0; i < own; i++)
+        settings->values[settings->count++].setting = &program->table[i];
+    for (const struct rpc_setting *row = common; row->name != NULL; row++) {
+        if (!is_replaced(row, program))
+            settings->values[settings->count++].setting = row;
+    }
     return settings;
 }
 

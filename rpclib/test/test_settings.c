@@ -41,11 +41,26 @@ static const struct rpc_setting table[] = {
 static const struct rpc_settings_program program = {
     .name = "shop", .summary = "Sells things.", .version = "1.2.3", .table = table};
 
+/* One that has a default of its own for what every program has. */
+static const struct rpc_setting quiet_table[] = {
+    {.name = "LOG_LEVEL",
+     .kind = RPC_SETTING_CHOICE,
+     .fallback = "error",
+     .help = "what is logged",
+     .choices = RPC_SETTING_LOG_LEVELS},
+    {.name = "T_NAME", .kind = RPC_SETTING_TEXT, .help = "a name"},
+    {.name = NULL},
+};
+
+static const struct rpc_settings_program quiet_program = {
+    .name = "quiet", .summary = "Sells nothing.", .version = "1.2.3", .table = quiet_table};
+
 struct run {
-    const char *variables[VARIABLES_MAX * 2]; /* name, value, ...; NULL ends */
-    const char *arguments[ARGUMENTS_MAX];     /* NULL ends */
-    const char *prints;                       /* a setting: printed where the program goes on */
-    int out;                                  /* a descriptor for standard output; 0: read by us */
+    const struct rpc_settings_program *program; /* NULL: the shop */
+    const char *variables[VARIABLES_MAX * 2];   /* name, value, ...; NULL ends */
+    const char *arguments[ARGUMENTS_MAX];       /* NULL ends */
+    const char *prints;                         /* a setting: printed where the program goes on */
+    int out;                                    /* a descriptor for standard output; 0: read by us */
     int exit_code;
     char output[OUTPUT_SIZE]; /* of both */
 };
@@ -54,7 +69,8 @@ static char folder[] = "/tmp/test_settings_XXXXXX";
 
 static void run_in_child(const struct run *run)
 {
-    char *argv[ARGUMENTS_MAX + 2] = {(char *)"shop"};
+    const struct rpc_settings_program *runs = run->program != NULL ? run->program : &program;
+    char *argv[ARGUMENTS_MAX + 2] = {(char *)(uintptr_t)runs->name};
     struct rpc_settings *settings = NULL;
     int argc = 1;
     int exit_code = EXIT_TEST_BUG;
@@ -64,7 +80,7 @@ static void run_in_child(const struct run *run)
         setenv(run->variables[i], run->variables[i + 1], 1);
     for (; argc <= ARGUMENTS_MAX && run->arguments[argc - 1] != NULL; argc++)
         argv[argc] = (char *)run->arguments[argc - 1];
-    if (rpc_settings_load(&settings, &program, argc, argv, &exit_code)) {
+    if (rpc_settings_load(&settings, runs, argc, argv, &exit_code)) {
         const char *text = run->prints == NULL ? "" : rpc_settings_text(settings, run->prints);
 
         dprintf(STDOUT_FILENO, "%s", text == NULL ? "(null)" : text);
@@ -418,22 +434,54 @@ static void test_refuse(void **state)
     rpc_settings_free(settings);
 }
 
-static void test_logging_is_configured(void **state)
+static void log_level_is(const struct rpc_settings_program *of, enum rpc_log_level level)
 {
     struct rpc_settings *settings = NULL;
     int exit_code;
 
+    assert_true(rpc_settings_load(&settings, of, 0, NULL, &exit_code));
+    rpc_settings_free(settings);
+    for (int i = RPC_LOG_DEBUG; i <= RPC_LOG_ERROR; i++)
+        assert_int_equal(rpc_log_enabled((enum rpc_log_level)i), i >= (int)level);
+}
+
+static void test_logging_is_configured(void **state)
+{
     (void)state;
-    setenv("LOG_LEVEL", "error", 1);
-    assert_true(rpc_settings_load(&settings, &program, 0, NULL, &exit_code));
-    rpc_settings_free(settings);
-    assert_false(rpc_log_enabled(RPC_LOG_WARNING));
-    assert_true(rpc_log_enabled(RPC_LOG_ERROR));
+    log_level_is(&program, RPC_LOG_INFO);
+    log_level_is(&quiet_program, RPC_LOG_ERROR);
+    setenv("LOG_LEVEL", "warning", 1);
+    log_level_is(&program, RPC_LOG_WARNING);
+    log_level_is(&quiet_program, RPC_LOG_WARNING);
     setenv("LOG_LEVEL", "debug", 1);
-    assert_true(rpc_settings_load(&settings, &program, 0, NULL, &exit_code));
-    rpc_settings_free(settings);
-    assert_true(rpc_log_enabled(RPC_LOG_DEBUG));
+    log_level_is(&program, RPC_LOG_DEBUG);
     unsetenv("LOG_LEVEL");
+}
+
+static void test_a_default_of_its_own(void **state)
+{
+    struct run help = {.program = &quiet_program, .arguments = {"--help"}};
+    struct run unset = {.program = &quiet_program, .arguments = {"--show-config"}};
+    struct run set = {.program = &quiet_program, .variables = {"LOG_LEVEL", "DEBUG"}, .arguments = {"--show-config"}};
+    struct run wrong = {.program = &quiet_program, .variables = {"LOG_LEVEL", "loud"}};
+    const char *row;
+
+    (void)state;
+    run(&help);
+    assert_int_equal(help.exit_code, RPC_EXIT_OK);
+    row = strstr(help.output, "\n  LOG_LEVEL ");
+    assert_non_null(row);
+    assert_non_null(strstr(row, "  what is logged (one of debug|info|warning|error; default: error)\n"));
+    assert_null(strstr(row + 1, "\n  LOG_LEVEL ")); /* once */
+    assert_non_null(strstr(row, "\n  LOG_FORMAT "));
+    run(&unset);
+    assert_int_equal(unset.exit_code, RPC_EXIT_OK);
+    assert_string_equal(unset.output, "LOG_LEVEL=error  # default\nT_NAME=  # not set\nLOG_FORMAT=auto  # default\n");
+    run(&set);
+    assert_string_equal(set.output, "LOG_LEVEL=debug  # environment\nT_NAME=  # not set\nLOG_FORMAT=auto  # default\n");
+    run(&wrong);
+    assert_int_equal(wrong.exit_code, RPC_EXIT_USAGE);
+    assert_string_equal(wrong.output, "quiet: LOG_LEVEL: must be one of debug|info|warning|error, not \"loud\"\n");
 }
 
 static int folder_make(void **state)
@@ -470,6 +518,7 @@ int main(void)
         cmocka_unit_test(test_show_config),
         cmocka_unit_test(test_masks),
         cmocka_unit_test(test_refuse),
+        cmocka_unit_test(test_a_default_of_its_own),
         cmocka_unit_test(test_logging_is_configured),
     };
 

@@ -21,8 +21,6 @@
 #include "rpclib/publisher.h"
 #include "rpclib/settings.h"
 
-#define LOG_LEVEL_DEFAULT "warning" /* rpclib's default is for services */
-
 static const struct rpc_setting settings_table[] = {
     {.name = "AMQP_URI",
      .kind = RPC_SETTING_URI,
@@ -34,6 +32,12 @@ static const struct rpc_setting settings_table[] = {
      .minimum = 1,
      .maximum = 3600000,
      .help = "how long to wait for the broker and the answer, in ms"},
+    /* rpclib's default is for services. */
+    {.name = "LOG_LEVEL",
+     .kind = RPC_SETTING_CHOICE,
+     .fallback = "warning",
+     .choices = RPC_SETTING_LOG_LEVELS,
+     .help = "least severe level that is logged; the answer alone tells that all went well"},
     {.name = NULL},
 };
 
@@ -55,8 +59,7 @@ struct tool {
 static const char usage[] =
     "usage: rpc call SERVICE METHOD [ARGS [KWARGS]]   ARGS: a JSON array, KWARGS: a JSON object\n"
     "       rpc publish SOURCE EVENT_TYPE DATA        DATA: JSON\n" DEAD_LETTERS_USAGE
-    "       rpc --help | --version | --show-config\n"
-    "LOG_LEVEL is " LOG_LEVEL_DEFAULT " here unless it is set: the answer alone tells that all went well.\n";
+    "       rpc --help | --version | --show-config\n";
 
 static void tool_end(struct tool *tool, int exit_code)
 {
@@ -273,20 +276,6 @@ static void tool_clear(struct tool *tool)
         event_base_free(tool->base);
 }
 
-static bool is_set(const char *variable)
-{
-    const char *value = getenv(variable);
-
-    return value != NULL && *value != '\0';
-}
-
-/* Whatever reads the settings sees it: --show-config, too. */
-static void default_log_level(void)
-{
-    if (!is_set("LOG_LEVEL") && !is_set("LOG_LEVEL_FILE"))
-        (void)setenv("LOG_LEVEL", LOG_LEVEL_DEFAULT, 1);
-}
-
 /* Who reads the answer from a file or a pipe must not take half of it for all. */
 static bool output_is_written(void)
 {
@@ -306,7 +295,6 @@ int main(int argc, char *argv[])
     int exit_code;
 
     signal(SIGPIPE, SIG_IGN);
-    default_log_level();
     if (!rpc_settings_load(&settings,
                            &(struct rpc_settings_program){.name = "rpc",
                                                           .summary = "calls a service, or publishes an event",

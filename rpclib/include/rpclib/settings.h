@@ -23,6 +23,9 @@ enum rpc_setting_kind {
     RPC_SETTING_CHOICE,  /* one of `choices`, "a|b|c" */
 };
 
+/* What LOG_LEVEL may be, for a program that has another default. */
+#define RPC_SETTING_LOG_LEVELS "debug|info|warning|error"
+
 struct rpc_setting {
     const char *name; /* "RPC_TIMEOUT_MS"; NULL ends a table */
     enum rpc_setting_kind kind;
@@ -38,7 +41,11 @@ struct rpc_settings_program {
     const char *name;    /* "orders" */
     const char *summary; /* one line for --help */
     const char *version;
-    const struct rpc_setting *table; /* lent for the settings' life; rpclib's own (LOG_LEVEL, LOG_FORMAT) are added */
+    /*
+     * Lent for the settings' life.  rpclib's own, LOG_LEVEL (info) and LOG_FORMAT (auto), are added, each unless the table has
+     * a row of that name: one with another default, and the same choices.
+     */
+    const struct rpc_setting *table;
 };
 
 /*
