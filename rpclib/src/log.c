@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "rpclib/hex.h"
 #include "rpclib/utf8.h"
 
 _Static_assert(RPC_LOG_LINE_SIZE_MAX < PIPE_BUF, "a line is written whole or not at all");
@@ -133,7 +134,7 @@ static bool put_integer(struct line *line, int64_t integer)
 }
 
 /* A control character, of C0, DEL or C1 (which terminals obey too), or 0. */
-static unsigned control_at(const unsigned char *at, size_t sequence)
+static unsigned char control_at(const unsigned char *at, size_t sequence)
 {
     if (sequence == 1 && (*at < 0x20 || *at == 0x7F))
         return *at;
@@ -143,8 +144,8 @@ static unsigned control_at(const unsigned char *at, size_t sequence)
 /* One character that cannot stand as it is, escaped as JSON does. */
 static bool put_escaped(struct line *line, const unsigned char *at, size_t sequence)
 {
-    static const char hex[] = "0123456789abcdef";
-    unsigned control = control_at(at, sequence);
+    unsigned char control = control_at(at, sequence);
+    char escape[] = "\\u00xx";
 
     if (sequence == 0)
         return put(line, "\xEF\xBF\xBD", 3); /* U+FFFD for a byte that is no UTF-8 */
@@ -162,7 +163,8 @@ static bool put_escaped(struct line *line, const unsigned char *at, size_t seque
     default:
         if (control == 0 && *at != '\0')
             return put(line, (const char *)at, sequence);
-        return put(line, (char[]){'\\', 'u', '0', '0', hex[control >> 4], hex[control & 15]}, 6);
+        rpc_hex_write(&control, 1, escape + 4);
+        return put_text(line, escape);
     }
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "plain.h"
+#include "rpclib/hex.h"
 
 #define FIRST_SIZE       512u
 #define INTEGER_SIZE_MAX 20 /* "-9223372036854775808" */
@@ -149,7 +150,6 @@ static const unsigned char *skip_unescaped(const unsigned char *at, const unsign
 
 static bool append_escape(struct rpc_text *text, unsigned char byte)
 {
-    static const char hex[] = "0123456789abcdef";
     char *out = text_room(text, ESCAPE_SIZE_MAX);
 
     if (out == NULL)
@@ -161,8 +161,7 @@ static bool append_escape(struct rpc_text *text, unsigned char byte)
         return true;
     }
     memcpy(out + 1, "u00", 3);
-    out[4] = hex[byte >> 4];
-    out[5] = hex[byte & 0xF];
+    rpc_hex_write(&byte, 1, out + 4);
     text->size += ESCAPE_SIZE_MAX;
     return true;
 }

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "rpclib/hex.h"
+
 #define UUID_BYTES 16
 #define POOL_SIZE  4096
 
@@ -65,17 +67,16 @@ static void pool_take(unsigned char out[UUID_BYTES])
 
 void rpc_uuid4(char out[RPC_UUID_SIZE])
 {
-    static const char hex[] = "0123456789abcdef";
-    static const unsigned char places[UUID_BYTES] = {0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
     unsigned char bytes[UUID_BYTES];
 
     pool_take(bytes);
     bytes[6] = (unsigned char)((bytes[6] & 0x0F) | 0x40); /* version 4 */
     bytes[8] = (unsigned char)((bytes[8] & 0x3F) | 0x80); /* RFC 4122's variant */
-    for (int i = 0; i < UUID_BYTES; i++) {
-        out[places[i]] = hex[bytes[i] >> 4];
-        out[places[i] + 1] = hex[bytes[i] & 15];
-    }
+    rpc_hex_write(bytes, 4, out);
+    rpc_hex_write(bytes + 4, 2, out + 9);
+    rpc_hex_write(bytes + 6, 2, out + 14);
+    rpc_hex_write(bytes + 8, 2, out + 19);
+    rpc_hex_write(bytes + 10, 6, out + 24);
     out[8] = out[13] = out[18] = out[23] = '-';
     out[36] = '\0';
 }
