@@ -110,8 +110,8 @@ static bool uri_split_hosts(struct database_uri *uri, const char *names, const c
 
 /*
  * A password with a raw '/' or '@' in it makes a URI that libpq reads as another one: a part of the password would be its
- * host, its port or its database, which later messages name.  Such a part never has what these have: an at-sign behind
- * the user, or a port that is no number.
+ * host, its port or its database, which later messages name.  It shows by what none of these has: an at-sign in host or
+ * database, or (are_ports()) a port that is no number.
  */
 static bool is_misread_uri(const char *text)
 {

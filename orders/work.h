@@ -24,8 +24,7 @@
 #define WORK_BATCH_MAX      64                  /* units in one statement */
 #define WORK_BATCH_SIZE_MAX (256u * 1024)       /* bytes of their contents together, unless it is one unit */
 #define WORK_ATTEMPTS_MAX   8                   /* of one unit */
-#define WORK_PATIENCE_MS \
-    1000 /* how long a unit waits for a database that is away; then it ends with WORK_UNAVAILABLE */
+#define WORK_PATIENCE_MS    1000                /* how long a unit waits for a database that is away */
 #define WORK_OPERATIONS_MAX 16
 
 enum work_status {

@@ -72,10 +72,12 @@ struct redis_link_options {
     struct rpc_loop *loop;
     const struct redis_uri *uri; /* copied */
     const char *name;            /* who this is, as CLIENT LIST shows it; no spaces; copied */
-    int timeout_ms; /* 1 or more: how long Redis may be silent while a command waits.  A command that has waited
-                       REDIS_PATIENCE times as long is lost with its connection, whatever came meanwhile. */
-    redis_link_state_fn
-        *on_state; /* runs when `up` changed, before the commands that were lost by it end; may be NULL */
+    /*
+     * 1 or more: how long Redis may be silent while a command waits.  A command that has waited REDIS_PATIENCE times as long is
+     * lost with its connection, whatever came meanwhile.
+     */
+    int timeout_ms;
+    redis_link_state_fn *on_state; /* `up` changed; the commands that were lost by it end after this; may be NULL */
     void *arg;
 };
 

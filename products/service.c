@@ -459,8 +459,8 @@ static void list(struct rpc_incoming *request, json_t *const arguments[], void *
  *
  * An event is finished when it is applied, and put among the dead letters when it is none.  While Redis is away or says
  * no, it is kept here and tried again; the broker delivers no more than the prefetch.  When this instance stands by,
- * another one gets it.  One that a damaged product refuses is
- * tried again a few times, by way of the broker, and is a dead letter then.
+ * another one gets it.  One that a damaged product refuses is tried again a few times, by way of the broker, and is a dead
+ * letter then.
  */
 
 /* The only way out. */
@@ -601,7 +601,6 @@ static const struct rpc_method methods[] = {
     {.name = "delete", .parameters = product_id_parameter, .parameters_required = 1, .handler = delete_product},
 };
 
-/* requeue_on_error: an event that could not be applied goes back to the broker, never away. */
 static const struct rpc_event_handler event_handlers[] = {
     {
         .source = "orders",

@@ -64,7 +64,7 @@ struct consumer {
     uint64_t handed_back;
 };
 
-/* `queue` and `what` are lent. False when out of memory. */
+/* `what` is lent.  False when out of memory. */
 bool consumer_init(struct consumer *consumer, struct rpc_connection *connection, const char *what, uint16_t prefetch,
                    const struct consumer_events *events, void *arg);
 /* Deliveries that are running are let go: consumer_done() only frees them then. */

@@ -51,8 +51,8 @@ enum rpc_event_kind {
 };
 
 /*
- * An event's handler.  `data` is the event's body; lent until the handler returns.  Finish exactly once, now or later,
- * by rpc_event_done() or rpc_event_fail(); after that `event` is gone.
+ * An event's handler.  `data` is the event's body; lent until the handler returns.  Finish exactly once, now or later, by
+ * rpc_event_done(), rpc_event_fail(), rpc_event_hand_back() or rpc_event_reject(); after that `event` is gone.
  */
 typedef void rpc_event_fn(struct rpc_event *event, json_t *data, void *service_arg);
 
@@ -142,7 +142,7 @@ uint32_t rpc_service_in_flight(const struct rpc_service *service);
 void rpc_incoming_answer(struct rpc_incoming *request, struct rpc_bytes result);
 /* The result as a value; NULL answers null.  Takes no reference. */
 void rpc_incoming_answer_json(struct rpc_incoming *request, const json_t *result);
-/* An error.  See wire errors below for those that need no own words. */
+/* An error of any kind; below are those that a service mostly needs. */
 void rpc_incoming_answer_error(struct rpc_incoming *request, const struct rpc_error *error);
 
 /*
