@@ -13,6 +13,7 @@
 
 #define EXC_PATH_SIZE     (RPC_NAME_SIZE_MAX + 128)
 #define EXPIRATION_DIGITS 15
+#define NAMEKO            "nameko" /* its errors are those of its own module */
 
 /* --- letting go --- */
 
@@ -106,11 +107,12 @@ void rpc_incoming_answer_error(struct rpc_incoming *request, const struct rpc_er
         incoming_send(request, wire_error(&request->service->body, error), true);
 }
 
-static void answer_nameko_error(struct rpc_incoming *request, const char *name, const char *value)
+/* By an exception of `<module>.exceptions`. */
+static void answer_exception(struct rpc_incoming *request, const char *module, const char *name, const char *value)
 {
     char path[EXC_PATH_SIZE];
 
-    snprintf(path, sizeof(path), "nameko.exceptions.%s", name);
+    snprintf(path, sizeof(path), "%s.exceptions.%s", module, name);
     rpc_incoming_answer_error(request, &(struct rpc_error){.exc_type = rpc_bytes_of(name),
                                                            .exc_path = rpc_bytes_of(path),
                                                            .value = rpc_bytes_of(value)});
@@ -118,14 +120,8 @@ static void answer_nameko_error(struct rpc_incoming *request, const char *name, 
 
 void rpc_incoming_fail(struct rpc_incoming *request, const char *name, const char *value)
 {
-    char path[EXC_PATH_SIZE];
-
-    if (incoming_orphaned(request))
-        return;
-    snprintf(path, sizeof(path), "%s.exceptions.%s", request->service->name, name);
-    rpc_incoming_answer_error(request, &(struct rpc_error){.exc_type = rpc_bytes_of(name),
-                                                           .exc_path = rpc_bytes_of(path),
-                                                           .value = rpc_bytes_of(value)});
+    if (!incoming_orphaned(request))
+        answer_exception(request, request->service->name, name, value);
 }
 
 void rpc_incoming_fail_unexpected(struct rpc_incoming *request, const char *cause)
@@ -236,11 +232,11 @@ static void incoming_dispatch(struct rpc_incoming *request, struct rpc_bytes nam
 
     if (request->method == NULL) { /* Nameko looks for the method first, then at the body */
         snprintf(shown, sizeof(shown), "%.*s", (int)name.size, name.data);
-        answer_nameko_error(request, "MethodNotFound", shown);
+        answer_exception(request, NAMEKO, "MethodNotFound", shown);
     } else if (status == WIRE_CALL_MALFORMED) {
-        answer_nameko_error(request, "MalformedRequest", reason);
+        answer_exception(request, NAMEKO, "MalformedRequest", reason);
     } else if (!wire_bind(request->method, call, arguments, reason)) {
-        answer_nameko_error(request, "IncorrectSignature", reason);
+        answer_exception(request, NAMEKO, "IncorrectSignature", reason);
     } else {
         request->method->handler(request, arguments, request->service->options.arg);
     }
