@@ -251,9 +251,8 @@ static const amqp_basic_properties_t *letter_open(const struct letter *letter, s
     return properties;
 }
 
-/* Send it to the queue that `attempts_max` leads to: 0 for the dead letters at once.  Returns the delay. */
-static unsigned letter_route(struct dead_letters *letters, const struct letter *letter, uint32_t attempts_max,
-                             struct taken *taken)
+unsigned dead_letters_retry(struct dead_letters *letters, const struct letter *letter, uint32_t attempts_max,
+                            struct taken *taken)
 {
     const amqp_basic_properties_t *properties;
     struct headers headers = {.count = 0};
@@ -276,13 +275,7 @@ static unsigned letter_route(struct dead_letters *letters, const struct letter *
 
 void dead_letters_bury(struct dead_letters *letters, const struct letter *letter, struct taken *taken)
 {
-    letter_route(letters, letter, 0, taken);
-}
-
-unsigned dead_letters_retry(struct dead_letters *letters, const struct letter *letter, uint32_t attempts_max,
-                            struct taken *taken)
-{
-    return letter_route(letters, letter, attempts_max, taken);
+    (void)dead_letters_retry(letters, letter, 0, taken);
 }
 
 void dead_letters_suspect(struct dead_letters *letters, const struct letter *letter, struct taken *taken)

@@ -90,8 +90,8 @@ void dead_letters_clear(struct dead_letters *letters);
 void dead_letters_bury(struct dead_letters *letters, const struct letter *letter, struct taken *taken);
 
 /*
- * Try again after a delay that grows with the attempts, or put aside after `attempts_max` of them; then settle `taken`.
- * Returns the delay in ms, 0 when it was put aside.
+ * Try again after a delay that grows with the attempts, or put aside after `attempts_max` of them (0: at once); then settle
+ * `taken`.  Returns the delay in ms, 0 when it was put aside.
  */
 unsigned dead_letters_retry(struct dead_letters *letters, const struct letter *letter, uint32_t attempts_max,
                             struct taken *taken);

@@ -56,13 +56,8 @@ static void event_put_aside(struct rpc_event *event, const char *cause, uint32_t
 
     rpc_context_free(event->context);
     event->context = NULL;
-    if (attempts_max > 0) {
-        if (dead_letters_retry(&service->dead_letters, &letter, attempts_max, &event->taken) == 0)
-            service->stats.rejected++;
-    } else {
+    if (dead_letters_retry(&service->dead_letters, &letter, attempts_max, &event->taken) == 0)
         service->stats.rejected++;
-        dead_letters_bury(&service->dead_letters, &letter, &event->taken);
-    }
 }
 
 static void event_suspect(struct rpc_event *event)
