@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "amqp/frame.h"
+#include "plain.h"
 #include "rpclib/json.h"
 #include "rpclib/text.h"
 #include "rpclib/utf8.h"
@@ -419,11 +420,10 @@ static json_t *field_to_json(const amqp_field_value_t *field, int depth, bool *n
 static bool print_plain(struct rpc_text *out, amqp_bytes_t text)
 {
     const struct rpc_bytes bytes = frame_text(text);
+    const unsigned char *start = (const unsigned char *)bytes.data;
 
-    for (size_t i = 0; i < text.len; i++) {
-        if (bytes.data[i] < ' ' || bytes.data[i] > '~' || bytes.data[i] == '"' || bytes.data[i] == '\\')
-            return false;
-    }
+    if (bytes.size > 0 && plain_skip(start, start + bytes.size) < start + bytes.size)
+        return false;
     return rpc_text_append(out, RPC_BYTES("\"")) && rpc_text_append(out, bytes) &&
            rpc_text_append(out, RPC_BYTES("\""));
 }
