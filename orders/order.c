@@ -53,16 +53,22 @@ static void errors_add(struct errors *errors, const char *field, const char *mes
     errors_set(errors, field, json_pack("[s]", message));
 }
 
-/* {"<index>": <what is wrong with the line>} */
+/* {<field>: <what is wrong within it>}, if anything is.  `within` is empty after that. */
+static void errors_add_nested(struct errors *errors, const char *field, struct errors *within)
+{
+    if (within->no_memory)
+        errors->no_memory = true;
+    if (within->fields != NULL)
+        errors_set(errors, field, within->fields);
+    *within = (struct errors){.fields = NULL};
+}
+
 static void errors_add_line(struct errors *errors, size_t index, struct errors *line)
 {
     char key[24];
 
-    if (line->no_memory)
-        errors->no_memory = true;
     snprintf(key, sizeof(key), "%zu", index);
-    errors_set(errors, key, line->fields);
-    line->fields = NULL;
+    errors_add_nested(errors, key, line);
 }
 
 /* How reading ended.  Lets go of the order unless all is well, and of the messages unless they are handed over. */
@@ -372,10 +378,7 @@ static void read_lines(struct order *order, const json_t *details, read_line_fn 
         if (line.fields != NULL || line.no_memory)
             errors_add_line(&lines, index, &line);
     }
-    if (lines.no_memory)
-        errors->no_memory = true;
-    if (lines.fields != NULL)
-        errors_set(errors, "order_details", lines.fields);
+    errors_add_nested(errors, "order_details", &lines);
 }
 
 enum order_status order_read_new(struct order *out, const json_t *details, json_t **errors_out)
@@ -417,10 +420,7 @@ static void check_named_once(const struct order *order, struct errors *errors)
         errors_add(&line, "id", DUPLICATE_ID);
         errors_add_line(&lines, index, &line);
     }
-    if (lines.no_memory)
-        errors->no_memory = true;
-    if (lines.fields != NULL)
-        errors_set(errors, "order_details", lines.fields);
+    errors_add_nested(errors, "order_details", &lines);
 }
 
 enum order_status order_read_change(struct order *out, const json_t *change, json_t **errors_out)
