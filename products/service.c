@@ -543,9 +543,9 @@ static void work_apply(struct order_work *work)
         work_wait(work, status);
 }
 
-static void waiting_apply(void *arg)
+/* Each of those that wait now; it may wait again after that. */
+static void waiting_take(struct products_service *service, void (*take)(struct order_work *work))
 {
-    struct products_service *service = arg;
     struct order_work *work = service->waiting;
 
     service->waiting = NULL;
@@ -553,9 +553,14 @@ static void waiting_apply(void *arg)
     while (work != NULL) {
         struct order_work *next = work->next_waiting;
 
-        work_apply(work);
+        take(work);
         work = next;
     }
+}
+
+static void service_on_retry(void *arg)
+{
+    waiting_take(arg, work_apply);
 }
 
 static void handle_order_created(struct rpc_event *event, json_t *data, void *arg)
@@ -623,19 +628,15 @@ static void service_on_rpc_ready(void *arg)
     service_tell_ready(arg);
 }
 
+/* Or it goes back to the broker. */
+static void work_wait_on(struct order_work *work)
+{
+    work_wait(work, PRODUCT_STORE_UNAVAILABLE);
+}
+
 static void service_on_standby(void *arg)
 {
-    struct products_service *service = arg;
-    struct order_work *work = service->waiting;
-
-    service->waiting = NULL;
-    service->waiting_count = 0;
-    while (work != NULL) {
-        struct order_work *next = work->next_waiting;
-
-        work_wait(work, PRODUCT_STORE_UNAVAILABLE); /* or goes back */
-        work = next;
-    }
+    waiting_take(arg, work_wait_on);
 }
 
 static void service_on_store_state(bool up, void *arg)
@@ -661,7 +662,7 @@ struct products_service *products_service_new(const struct products_service_opti
     service->loop = options->loop;
     service->on_ready = options->on_ready;
     service->arg = options->arg;
-    service->retry = rpc_loop_timer_new(options->loop, waiting_apply, service);
+    service->retry = rpc_loop_timer_new(options->loop, service_on_retry, service);
     service->store = product_store_new(&(struct product_store_options){
         .loop = options->loop,
         .uri = options->redis,
@@ -727,13 +728,7 @@ void products_service_metrics(const struct products_service *service, struct rpc
 static void waiting_hand_back(struct products_service *service)
 {
     rpc_loop_timer_stop(service->retry);
-    while (service->waiting != NULL) {
-        struct order_work *work = service->waiting;
-
-        service->waiting = work->next_waiting;
-        service->waiting_count--;
-        work_hand_back(work);
-    }
+    waiting_take(service, work_hand_back);
 }
 
 void products_service_stop(struct products_service *service, int timeout_ms, rpc_loop_fn *done, void *arg)
