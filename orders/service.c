@@ -342,7 +342,7 @@ static void create_on_order(struct order_store_unit *unit, enum order_store_stat
 {
     struct call *call = (struct call *)unit;
     struct orders_service *service = call->service;
-    struct rpc_bytes event, answer;
+    struct rpc_bytes event, answer = {.data = NULL, .size = 0};
     struct rpc_text *text;
 
     if (status != ORDER_STORE_OK) {
@@ -353,15 +353,14 @@ static void create_on_order(struct order_store_unit *unit, enum order_store_stat
     rpc_text_append(text, RPC_BYTES(EVENT_START));
     order_print(text, &call->order);
     rpc_text_append(text, RPC_BYTES("}"));
-    event = rpc_text_bytes(text);
-    if (!text->failed && unit->event_id != 0)
-        outbox_offer(service->outbox, unit->event_id, EVENT_TYPE, event, rpc_incoming_context(call->request));
-    answer = (struct rpc_bytes){.data = event.data + sizeof(EVENT_START) - 1, .size = event.size - sizeof(EVENT_START)};
-    if (text->failed) /* it was made: the caller may ask again */
-        rpc_incoming_fail(call->request, "OutcomeUnknown", "out of memory");
-    else
-        rpc_incoming_answer(call->request, answer);
-    call_end(call);
+    if (!text->failed) {
+        event = rpc_text_bytes(text);
+        answer =
+            (struct rpc_bytes){.data = event.data + sizeof(EVENT_START) - 1, .size = event.size - sizeof(EVENT_START)};
+        if (unit->event_id != 0)
+            outbox_offer(service->outbox, unit->event_id, EVENT_TYPE, event, rpc_incoming_context(call->request));
+    }
+    call_answer_text(call, answer);
 }
 
 /* The client's Idempotency-Key, {NULL, 0}: none.  False when it is none that can be kept, and the request answered. */
