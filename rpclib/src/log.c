@@ -133,18 +133,9 @@ static bool put_integer(struct line *line, int64_t integer)
     return put_text(line, at);
 }
 
-/* A control character, of C0, DEL or C1 (which terminals obey too), or 0. */
-static unsigned char control_at(const unsigned char *at, size_t sequence)
-{
-    if (sequence == 1 && (*at < 0x20 || *at == 0x7F))
-        return *at;
-    return sequence == 2 && at[0] == 0xC2 && at[1] < 0xA0 ? at[1] : 0;
-}
-
 /* One character that cannot stand as it is, escaped as JSON does. */
 static bool put_escaped(struct line *line, const unsigned char *at, size_t sequence)
 {
-    unsigned char control = control_at(at, sequence);
     char escape[] = "\\u00xx";
 
     if (sequence == 0)
@@ -161,9 +152,9 @@ static bool put_escaped(struct line *line, const unsigned char *at, size_t seque
     case '\t':
         return put(line, "\\t", 2);
     default:
-        if (control == 0 && *at != '\0')
+        if (!rpc_utf8_is_control(at, sequence))
             return put(line, (const char *)at, sequence);
-        rpc_hex_write(&control, 1, escape + 4);
+        rpc_hex_write(&at[sequence - 1], 1, escape + 4); /* of C1, too: U+0085 is 0xC2 0x85 */
         return put_text(line, escape);
     }
 }

@@ -9,8 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "printable.h"
 #include "rpclib/hex.h"
 #include "rpclib/log.h"
+#include "rpclib/utf8.h"
 
 #define FILE_SIZE_MAX 65536 /* bytes of a file that NAME_FILE names */
 #define NAME_SIZE_MAX 64    /* bytes of NAME_FILE with its NUL */
@@ -140,14 +142,18 @@ static char *uri_masked(const char *uri)
     return masked;
 }
 
-/* What is no printable character could spoil the reader's terminal or a line's end. */
-static void print_plain(FILE *out, const char *text, size_t size_max)
+static void print_plain(FILE *out, const char *text)
 {
-    size_t size = strnlen(text, size_max + 1);
+    printable_write(out, rpc_bytes_of(text));
+}
 
-    for (size_t i = 0; i < size && i < size_max; i++)
-        fputc((unsigned char)text[i] < 0x20 || text[i] == 0x7F ? '?' : text[i], out);
-    if (size > size_max)
+/* The beginning of what is wrong. */
+static void print_wrong(FILE *out, const char *text)
+{
+    struct rpc_bytes all = rpc_bytes_of(text), shown = rpc_utf8_cut(all, SHOWN_MAX);
+
+    printable_write(out, shown);
+    if (shown.size < all.size)
         fputs("...", out);
 }
 
@@ -156,11 +162,11 @@ static void print_value(FILE *out, const struct rpc_setting *setting, const char
     char *masked;
 
     if (setting->kind != RPC_SETTING_URI) {
-        print_plain(out, text, SIZE_MAX - 1);
+        print_plain(out, text);
         return;
     }
     masked = uri_masked(text);
-    print_plain(out, masked == NULL ? MASK : masked, SIZE_MAX - 1);
+    print_plain(out, masked == NULL ? MASK : masked);
     free(masked);
 }
 
@@ -259,7 +265,7 @@ static int show_config(const struct rpc_settings *settings)
             break;
         case SOURCE_FILE:
             printf("  # file ");
-            print_plain(stdout, value->file, SIZE_MAX - 1);
+            print_plain(stdout, value->file);
             printf("\n");
             break;
         }
@@ -284,7 +290,7 @@ static enum option option_of(const char *program, int argc, char *argv[])
         }
         if (option == OPTION_UNKNOWN) {
             fprintf(stderr, "%s: unknown argument \"", program);
-            print_plain(stderr, argv[i], SHOWN_MAX);
+            print_wrong(stderr, argv[i]);
             fprintf(stderr, "\"; see %s --help\n", program);
             return OPTION_UNKNOWN;
         }
@@ -426,7 +432,7 @@ static bool value_find(const char *program, struct value *value)
         value->text = file_text(value->file, &reason);
         if (value->text == NULL) {
             fprintf(stderr, "%s: %s: the file \"", program, file_name);
-            print_plain(stderr, value->file, SIZE_MAX - 1);
+            print_plain(stderr, value->file);
             fprintf(stderr, "\": %s\n", reason);
         }
         return value->text != NULL;
@@ -453,7 +459,7 @@ static bool value_read(const char *program, struct value *value)
     print_range(stderr, value->setting);
     if (value->source == SOURCE_ENVIRONMENT) { /* a file's text is a secret */
         fprintf(stderr, ", not \"");
-        print_plain(stderr, value->text, SHOWN_MAX);
+        print_wrong(stderr, value->text);
         fprintf(stderr, "\"");
     }
     fprintf(stderr, "\n");

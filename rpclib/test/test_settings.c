@@ -250,6 +250,11 @@ static void test_integers(void **state)
                      "shop: T_BIG: must be an integer from -9223372036854775808 to 9223372036854775807, "
                      "not \"9223372036854775808\"\n");
     value_is_refused("T_TIMEOUT_MS", "1\n2", "shop: T_TIMEOUT_MS: must be an integer from -10 to 60000, not \"1?2\"\n");
+    value_is_refused("T_TIMEOUT_MS", "\xC2\x9B[2J \xFF \xC3\xBC",
+                     "shop: T_TIMEOUT_MS: must be an integer from -10 to 60000, not \"?[2J ? \xC3\xBC\"\n");
+    value_is_refused("T_TIMEOUT_MS", "012345678901234567890123456789012345678\xC3\xBC",
+                     "shop: T_TIMEOUT_MS: must be an integer from -10 to 60000, "
+                     "not \"012345678901234567890123456789012345678...\"\n");
     value_is_refused("T_TIMEOUT_MS", "0123456789012345678901234567890123456789tail",
                      "shop: T_TIMEOUT_MS: must be an integer from -10 to 60000, "
                      "not \"0123456789012345678901234567890123456789...\"\n");

@@ -126,12 +126,28 @@ static void test_cut(void **state)
     cut_is("\xff\xff\xff", 2, 2);
 }
 
+static void test_controls(void **state)
+{
+    (void)state;
+    for (unsigned code = 0; code < 0x100; code++) {
+        const unsigned char one[] = {(unsigned char)code},
+                            two[] = {(unsigned char)(0xC0 | code >> 6), (unsigned char)(0x80 | (code & 0x3F))};
+        bool is_control = code < 0x20 || (code >= 0x7F && code < 0xA0);
+
+        assert_int_equal(rpc_utf8_is_control(code < 0x80 ? one : two, code < 0x80 ? 1 : 2), is_control);
+    }
+    assert_false(rpc_utf8_is_control((const unsigned char *)"\xC3\x9B", 2));
+    assert_false(rpc_utf8_is_control((const unsigned char *)"\xE2\x80\xA8", 3));
+    assert_false(rpc_utf8_is_control((const unsigned char *)"\xF0\x9F\x9B\xA9", 4));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_character),
         cmocka_unit_test(test_check),
         cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_controls),
     };
 
     return cmocka_run_group_tests_name("utf8", tests, NULL, NULL);

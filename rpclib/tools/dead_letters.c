@@ -14,8 +14,8 @@
 #include "amqp/frame.h"
 #include "confirms.h"
 #include "connection.h"
+#include "printable.h"
 #include "rpclib/settings.h"
-#include "rpclib/utf8.h"
 #include "src/dead_letters.h"
 
 #define LETTERS_MAX        10000 /* looked at by one command; the rest stays for the next */
@@ -193,28 +193,10 @@ static long long header_number(const amqp_basic_properties_t *properties, const 
     return 0;
 }
 
-/* C0 and DEL; and C1, by which a terminal can be commanded as well: U+009B begins a sequence as ESC [ does. */
-static bool is_control(const unsigned char *at)
-{
-    return at[0] < 0x20 || at[0] == 0x7f || (at[0] == 0xc2 && at[1] < 0xa0);
-}
-
-/* What comes from a message may hold anything; a terminal gets UTF-8 of it, without control characters. */
+/* What comes from a message may hold anything. */
 static void print_text(struct rpc_bytes text)
 {
-    size_t size;
-
-    for (; text.size > 0; text = (struct rpc_bytes){text.data + size, text.size - size}) {
-        const unsigned char *at = (const unsigned char *)text.data;
-
-        size = rpc_utf8_sequence(at, at + text.size);
-        if (size == 0 || is_control(at))
-            putchar('?');
-        else
-            fwrite(at, 1, size, stdout);
-        if (size == 0)
-            size = 1;
-    }
+    printable_write(stdout, text);
 }
 
 static void print_field(const char *name, struct rpc_bytes text)

@@ -53,6 +53,12 @@ static inline size_t rpc_utf8_sequence(const unsigned char *at, const unsigned c
     return room >= 4 && at[1] >= low && at[1] <= high && rpc_utf8_tail(at[2]) && rpc_utf8_tail(at[3]) ? 4 : 0;
 }
 
+/* Whether the character at `at`, of `size` bytes, is a control: C0, DEL, or C1, which terminals obey too. */
+static inline bool rpc_utf8_is_control(const unsigned char *at, size_t size)
+{
+    return size == 1 ? at[0] < 0x20 || at[0] == 0x7F : size == 2 && at[0] == 0xC2 && at[1] < 0xA0;
+}
+
 /* The code point of the character at `at`, which must be sound; returns how many bytes it took. */
 size_t rpc_utf8_decode(const char *at, uint32_t *code);
 
