@@ -165,32 +165,32 @@ static void letter_acknowledge(struct dead_letters_tool *tool, uint64_t tag)
 
 /* --- one letter --- */
 
-static struct rpc_bytes header_text(const amqp_basic_properties_t *properties, const char *key)
-{
-    const amqp_table_t *headers = &properties->headers;
-
-    if (!(properties->_flags & AMQP_BASIC_HEADERS_FLAG))
-        return rpc_bytes_of("");
-    for (int i = 0; i < headers->num_entries; i++) {
-        const amqp_table_entry_t *entry = &headers->entries[i];
-
-        if (rpc_bytes_equal(frame_text(entry->key), key) && entry->value.kind == AMQP_FIELD_KIND_UTF8)
-            return frame_text(entry->value.value.bytes);
-    }
-    return rpc_bytes_of("");
-}
-
-static long long header_number(const amqp_basic_properties_t *properties, const char *key)
+/* NULL: there is none of that kind. */
+static const amqp_field_value_t *header_find(const amqp_basic_properties_t *properties, const char *key, uint8_t kind)
 {
     const amqp_table_t *headers = &properties->headers;
 
     for (int i = 0; (properties->_flags & AMQP_BASIC_HEADERS_FLAG) && i < headers->num_entries; i++) {
         const amqp_table_entry_t *entry = &headers->entries[i];
 
-        if (rpc_bytes_equal(frame_text(entry->key), key) && entry->value.kind == AMQP_FIELD_KIND_I64)
-            return entry->value.value.i64;
+        if (rpc_bytes_equal(frame_text(entry->key), key) && entry->value.kind == kind)
+            return &entry->value;
     }
-    return 0;
+    return NULL;
+}
+
+static struct rpc_bytes header_text(const amqp_basic_properties_t *properties, const char *key)
+{
+    const amqp_field_value_t *value = header_find(properties, key, AMQP_FIELD_KIND_UTF8);
+
+    return value != NULL ? frame_text(value->value.bytes) : rpc_bytes_of("");
+}
+
+static long long header_number(const amqp_basic_properties_t *properties, const char *key)
+{
+    const amqp_field_value_t *value = header_find(properties, key, AMQP_FIELD_KIND_I64);
+
+    return value != NULL ? value->value.i64 : 0;
 }
 
 /* What comes from a message may hold anything. */
