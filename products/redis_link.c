@@ -18,6 +18,7 @@
 #include "rpclib/log.h"
 #include "rpclib/outage.h"
 #include "rpclib/resolve.h"
+#include "rpclib/text.h"
 
 #define READS_PER_WAKEUP_MAX 16 /* of 16 KiB each; then the loop's other business has its turn */
 #define NAME_SIZE_MAX        64
@@ -72,8 +73,7 @@ struct redis_link {
     size_t in_flight;
     uint64_t answered_ms; /* when the last one was answered that had others behind it; 0: none yet */
     uint64_t appended;    /* bytes given to this connection's output buffer */
-    char *text;           /* owned; the command that is being written */
-    size_t text_capacity;
+    struct rpc_text text; /* the command that is being written */
 
     bool was_told_up; /* the last that on_state heard */
     struct rpc_outage outage;
@@ -594,20 +594,6 @@ static void command_on_reply(redisAsyncContext *redis, void *reply_pointer, void
     command->done(command, result, reply);
 }
 
-static bool text_reserve(struct redis_link *link, size_t size)
-{
-    char *text;
-
-    if (size <= link->text_capacity)
-        return true;
-    text = realloc(link->text, size);
-    if (text == NULL)
-        return false;
-    link->text = text;
-    link->text_capacity = size;
-    return true;
-}
-
 /* "*2\r\n" or "$5\r\n". */
 static char *write_head(char *at, char mark, size_t number)
 {
@@ -627,16 +613,15 @@ static char *write_head(char *at, char mark, size_t number)
 
 /*
  * The command in the protocol's words, as redisAsyncCommandArgv() would write it, but into memory that is there already.
- * `size` is what the words are long together.  Returns the text's size, 0 when out of memory.
+ * `size` is what the words are long together.  False when out of memory.
  */
-static size_t link_write_text(struct redis_link *link, int count, const char *words[], const size_t sizes[],
-                              size_t size)
+static bool link_write_text(struct redis_link *link, int count, const char *words[], const size_t sizes[], size_t size)
 {
-    char *at;
+    char *start = rpc_text_reserve(&link->text, size + ((size_t)count + 1) * (WORD_HEAD_SIZE + 2) + 1), *at;
 
-    if (!text_reserve(link, size + ((size_t)count + 1) * (WORD_HEAD_SIZE + 2) + 1))
-        return 0;
-    at = write_head(link->text, '*', (size_t)count);
+    if (start == NULL)
+        return false;
+    at = write_head(start, '*', (size_t)count);
     for (int i = 0; i < count; i++) {
         at = write_head(at, '$', sizes[i]);
         at = mempcpy(at, words[i], sizes[i]);
@@ -644,16 +629,8 @@ static size_t link_write_text(struct redis_link *link, int count, const char *wo
         *at++ = '\n';
     }
     *at = '\0'; /* hiredis searches it as a string; not part of the command */
-    return (size_t)(at - link->text);
-}
-
-static void link_forget_text(struct redis_link *link)
-{
-    if (link->text_capacity <= TEXT_KEEP_SIZE)
-        return;
-    free(link->text);
-    link->text = NULL;
-    link->text_capacity = 0;
+    rpc_text_commit(&link->text, (size_t)(at - start));
+    return true;
 }
 
 enum redis_result redis_link_send(struct redis_link *link, struct redis_command *command, int count,
@@ -674,11 +651,11 @@ enum redis_result redis_link_send(struct redis_link *link, struct redis_command 
         .done = done,
         .sent_ms = rpc_loop_now_ms(link->loop),
     };
-    size = link_write_text(link, count, words, sizes, size);
-    if (size == 0)
+    if (!link_write_text(link, count, words, sizes, size))
         return REDIS_BUSY; /* of memory */
-    sent = redisAsyncFormattedCommand(link->redis, command_on_reply, command, link->text, size) == REDIS_OK;
-    link_forget_text(link);
+    size = link->text.size;
+    sent = redisAsyncFormattedCommand(link->redis, command_on_reply, command, link->text.data, size) == REDIS_OK;
+    rpc_text_reset(&link->text, TEXT_KEEP_SIZE);
     if (!sent)
         return REDIS_OFFLINE; /* the connection is on its way out */
     link->appended += size;
@@ -751,7 +728,7 @@ void redis_link_free(struct redis_link *link)
     rpc_loop_timer_free(link->stays);
     rpc_loop_task_free(link->flush);
     reply_memory_free(link->replies);
-    free(link->text);
+    rpc_text_clear(&link->text);
     redis_uri_clear(&link->uri);
     free(link);
 }
