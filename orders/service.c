@@ -2,10 +2,10 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "rpclib/json.h"
 #include "rpclib/service.h"
+#include "rpclib/utc.h"
 
 #include "key_expiry.h"
 #include "order.h"
@@ -15,8 +15,7 @@
 #define ANSWER_SIZE_MAX  (RPC_MESSAGE_SIZE_MAX - 1024u) /* the envelope needs a little */
 #define TEXT_KEEP_SIZE   (256u * 1024)
 #define VALUE_SIZE       256 /* an error's text */
-#define TIME_SIZE        32
-#define STOP_OUTBOX_PART 4 /* of the time to stop in, what is kept for the events */
+#define STOP_OUTBOX_PART 4   /* of the time to stop in, what is kept for the events */
 #define EVENT_TYPE       "order_created"
 #define EVENT_START      "{\"order\":"
 #define UNKNOWN_SPELLING ((struct rpc_bytes){.data = NULL, .size = 0})
@@ -152,16 +151,13 @@ static void fail_line_not_found(const struct call *call)
 
 static void fail_unavailable(const struct orders_service *service, struct rpc_incoming *request)
 {
-    char value[VALUE_SIZE], since[TIME_SIZE] = "";
-    time_t at = time(NULL) - (time_t)(order_store_down_ms(service->store) / 1000);
-    struct tm utc;
+    char value[VALUE_SIZE], since[RPC_UTC_SIZE];
 
     if (order_store_is_up(service->store)) {
         rpc_incoming_fail(request, "ServiceUnavailable", "PostgreSQL is too slow; nothing was done");
         return;
     }
-    if (gmtime_r(&at, &utc) != NULL)
-        strftime(since, sizeof(since), "%Y-%m-%dT%H:%M:%SZ", &utc);
+    rpc_utc_print(since, time(NULL) - (time_t)(order_store_down_ms(service->store) / 1000));
     snprintf(value, sizeof(value), "PostgreSQL is away since %s", since);
     rpc_incoming_fail(request, "ServiceUnavailable", value);
 }

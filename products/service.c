@@ -9,6 +9,7 @@
 #include "rpclib/backoff.h"
 #include "rpclib/log.h"
 #include "rpclib/service.h"
+#include "rpclib/utc.h"
 #include "rpclib/utf8.h"
 #include "store_apply.h"
 #include "store_list.h"
@@ -23,7 +24,6 @@
 #define TEXT_KEEP_SIZE     (64u * 1024) /* memory that is kept for the next answer */
 #define REFUSAL_LOG_MS     1000u /* at most one line in that time: a full Redis refuses thousands of commands a second */
 #define VALUE_SIZE         256   /* an error's text */
-#define TIME_SIZE          32
 
 struct products_service {
     struct rpc_loop *loop;
@@ -84,17 +84,14 @@ static void log_refusal(struct products_service *service, const struct rpc_incom
 
 static void fail_unavailable(struct products_service *service, struct rpc_incoming *request)
 {
-    char value[VALUE_SIZE], since[TIME_SIZE] = "";
-    time_t at = product_store_since(service->store);
-    struct tm utc;
+    char value[VALUE_SIZE], since[RPC_UTC_SIZE];
 
     if (product_store_is_up(service->store)) {
         log_refusal(service, request);
         rpc_incoming_fail(request, "ServiceUnavailable", "Redis refuses commands for now");
         return;
     }
-    if (gmtime_r(&at, &utc) != NULL)
-        strftime(since, sizeof(since), "%Y-%m-%dT%H:%M:%SZ", &utc);
+    rpc_utc_print(since, product_store_since(service->store));
     snprintf(value, sizeof(value), "Redis is away since %s", since);
     rpc_incoming_fail(request, "ServiceUnavailable", value);
 }

@@ -2,16 +2,15 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "amqp/frame.h"
 #include "connection.h"
 #include "rpclib/log.h"
+#include "rpclib/utc.h"
 #include "wire.h"
 
 #define CONFIRM_TIMEOUT_MS 10000
 #define POOL_PAGE          4096
-#define TIME_SIZE          32
 #define ATTEMPTS_MAX       1000000000 /* more are not counted */
 #define OURS_COUNT         6          /* headers of ours */
 #define ORIGIN_COUNT       2          /* of them: where the message was published at first */
@@ -110,15 +109,6 @@ static void headers_add_origin(struct headers *headers, const struct letter *let
         headers_add_text(headers, LETTER_EXCHANGE, letter->exchange);
         headers_add_text(headers, LETTER_ROUTING_KEY, letter->routing_key);
     }
-}
-
-static void time_text(char out[TIME_SIZE])
-{
-    time_t now = time(NULL);
-    struct tm parts;
-
-    gmtime_r(&now, &parts);
-    strftime(out, TIME_SIZE, "%Y-%m-%dT%H:%M:%SZ", &parts);
 }
 
 /* --- sending --- */
@@ -223,9 +213,9 @@ static void letter_send(struct dead_letters *letters, const struct letter *lette
 {
     size_t cause_size = strlen(letter->cause);
     struct rpc_bytes cause = {letter->cause, cause_size < DEAD_LETTERS_CAUSE_MAX ? cause_size : DEAD_LETTERS_CAUSE_MAX};
-    char now[TIME_SIZE];
+    char now[RPC_UTC_SIZE];
 
-    time_text(now);
+    rpc_utc_print(now, time(NULL));
     headers_add_text(headers, LETTER_CAUSE, cause);
     headers_add_number(headers, LETTER_ATTEMPTS, headers->attempts + 1);
     headers_add_text(headers, LETTER_TIME, rpc_bytes_of(now));
