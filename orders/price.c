@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "rpclib/json.h"
+
 #define UNITS_MAX      (PRICE_CENTS_MAX / 100)
 #define UNITS_LIMIT    1e16   /* the first double that is too large */
 #define EXACT_LIMIT    0x1p46 /* from here on doubles lie more than a cent apart */
@@ -95,8 +97,7 @@ static enum price_status read_real(int64_t *out, double number)
 enum price_status price_read(int64_t *out, const json_t *value)
 {
     if (json_is_string(value))
-        return price_parse(out,
-                           (struct rpc_bytes){.data = json_string_value(value), .size = json_string_length(value)});
+        return price_parse(out, rpc_json_text(value));
     if (json_is_integer(value))
         return read_integer(out, json_integer_value(value));
     if (json_is_real(value))

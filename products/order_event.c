@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "rpclib/json.h"
+
 /* By product, so that its lines lie side by side. */
 static int change_compare(const void *left_pointer, const void *right_pointer)
 {
@@ -44,7 +46,7 @@ static const char *line_read(struct order_change *out, const json_t *line)
         return "an order line's quantity is no integer";
     if (json_integer_value(quantity) < 1 || json_integer_value(quantity) > ORDER_QUANTITY_MAX)
         return "an order line's quantity is not within 1 to 2147483647";
-    out->product_id = (struct rpc_bytes){json_string_value(product_id), json_string_length(product_id)};
+    out->product_id = rpc_json_text(product_id);
     out->quantity = json_integer_value(quantity);
     return NULL;
 }

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <math.h>
 
+#include "rpclib/json.h"
 #include "rpclib/utf8.h"
 
 #define DOUBLE_INTEGER_MAX 9007199254740992.0 /* 2^53: up to here a double is the integer that was written */
@@ -58,11 +59,6 @@ enum product_integer product_integer_read(int64_t *out, struct rpc_bytes text)
     return PRODUCT_INTEGER_OK;
 }
 
-static struct rpc_bytes json_bytes(const json_t *text)
-{
-    return (struct rpc_bytes){json_string_value(text), json_string_length(text)};
-}
-
 /* NULL when the value is fine, else what is wrong with it. */
 static const char *text_fault(const json_t *value, enum product_field field)
 {
@@ -70,7 +66,7 @@ static const char *text_fault(const json_t *value, enum product_field field)
 
     if (!json_is_string(value))
         return NO_STRING;
-    text = json_bytes(value);
+    text = rpc_json_text(value);
     if (field == PRODUCT_ID && (text.size < 1 || text.size > PRODUCT_ID_SIZE_MAX))
         return ID_SIZE;
     return rpc_utf8_check(text) ? NULL : NO_PLAIN_TEXT;
@@ -92,7 +88,7 @@ static const char *integer_fault(int64_t *out, const json_t *value)
         *out = (int64_t)real;
         return NULL;
     case JSON_STRING:
-        switch (product_integer_read(out, json_bytes(value))) {
+        switch (product_integer_read(out, rpc_json_text(value))) {
         case PRODUCT_INTEGER_OK:
             return NULL;
         case PRODUCT_INTEGER_NONE:
@@ -124,7 +120,7 @@ static const char *field_fault(struct product *product, enum product_field field
     case PRODUCT_TITLE:
         fault = text_fault(value, field);
         if (fault == NULL)
-            *(field == PRODUCT_ID ? &product->id : &product->title) = json_bytes(value);
+            *(field == PRODUCT_ID ? &product->id : &product->title) = rpc_json_text(value);
         return fault;
     case PRODUCT_PASSENGER_CAPACITY:
         return integer_fault(&product->passenger_capacity, value);

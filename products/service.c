@@ -7,6 +7,7 @@
 #include "order_event.h"
 #include "product.h"
 #include "rpclib/backoff.h"
+#include "rpclib/json.h"
 #include "rpclib/log.h"
 #include "rpclib/service.h"
 #include "rpclib/utc.h"
@@ -64,11 +65,6 @@ struct order_work {
 };
 
 /* ---- Answers ------------------------------------------------------------------------------------------------------ */
-
-static struct rpc_bytes json_bytes(const json_t *text)
-{
-    return (struct rpc_bytes){json_string_value(text), json_string_length(text)};
-}
 
 static void log_refusal(struct products_service *service, const struct rpc_incoming *request)
 {
@@ -232,7 +228,7 @@ static void call_fail(struct call *call, enum product_store_status status)
     if (may_be_done(call, status))
         fail_redelivered(call->request);
     else
-        fail(call->service, call->request, status, json_bytes(call->product_id));
+        fail(call->service, call->request, status, rpc_json_text(call->product_id));
     call_end(call);
 }
 
@@ -278,7 +274,7 @@ static void call_by_id(struct products_service *service, struct rpc_incoming *re
     call = call_new(service, request, product_id, false);
     if (call == NULL)
         return;
-    status = operation(service->store, &call->store, json_bytes(product_id), done);
+    status = operation(service->store, &call->store, rpc_json_text(product_id), done);
     if (status != PRODUCT_STORE_OK)
         call_fail(call, status);
 }
@@ -380,7 +376,7 @@ static void delete_product(struct rpc_incoming *request, json_t *const arguments
     call = call_new(service, request, arguments[0], true);
     if (call == NULL)
         return;
-    id = json_bytes(call->product_id);
+    id = rpc_json_text(call->product_id);
     status = call_name_change(call, &name)
                  ? product_store_delete_once(service->store, &call->store, id, &name, change_on_done)
                  : product_store_delete(service->store, &call->store, id, change_on_done);

@@ -528,8 +528,7 @@ static bool field_from_json(struct rpc_context *context, amqp_field_value_t *fie
     switch (json_typeof(value)) {
     case JSON_STRING:
         field->kind = AMQP_FIELD_KIND_UTF8;
-        return context_copy(context, (struct rpc_bytes){json_string_value(value), json_string_length(value)},
-                            &field->value.bytes);
+        return context_copy(context, rpc_json_text(value), &field->value.bytes);
     case JSON_INTEGER:
         field->kind = AMQP_FIELD_KIND_I64;
         field->value.i64 = json_integer_value(value);

@@ -102,9 +102,7 @@ static struct rpc_bytes member_text(const json_t *object, const char *name)
 {
     const json_t *value = json_object_get(object, name);
 
-    if (!json_is_string(value))
-        return rpc_bytes_of("");
-    return (struct rpc_bytes){json_string_value(value), json_string_length(value)};
+    return json_is_string(value) ? rpc_json_text(value) : rpc_bytes_of("");
 }
 
 static bool answer_take_error(struct wire_answer *out, struct rpc_bytes text)

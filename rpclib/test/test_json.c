@@ -608,6 +608,20 @@ static void test_random_texts(void **state)
     assert_true(taken[true] > RANDOM_TEXTS / 10);
 }
 
+static void test_text_of_a_value(void **state)
+{
+    json_t *string = json_string("\xC3\xBC"), *number = json_integer(7);
+
+    (void)state;
+    assert_true(rpc_bytes_equal(rpc_json_text(string), "\xC3\xBC"));
+    assert_null(rpc_json_text(number).data);
+    assert_int_equal(rpc_json_text(number).size, 0);
+    assert_null(rpc_json_text(NULL).data);
+    assert_int_equal(rpc_json_text(NULL).size, 0);
+    json_decref(string);
+    json_decref(number);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -624,6 +638,7 @@ int main(void)
         cmocka_unit_test(test_members),
         cmocka_unit_test(test_member_names_are_bytes),
         cmocka_unit_test(test_random_texts),
+        cmocka_unit_test(test_text_of_a_value),
     };
 
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);

@@ -24,6 +24,12 @@ json_t *rpc_json_load(struct rpc_bytes text, char reason[RPC_JSON_REASON_SIZE]);
 /* Whether that reason says nothing against the text: memory ran out.  Another try may succeed. */
 bool rpc_json_no_memory(const char *reason);
 
+/* What a string spells, lent from it; {NULL, 0}: the value is no string, or NULL. */
+static inline struct rpc_bytes rpc_json_text(const json_t *value)
+{
+    return (struct rpc_bytes){.data = json_string_value(value), .size = json_string_length(value)};
+}
+
 /*
  * Check a document as strictly as rpc_json_load() does, except for duplicate keys, without building it: for what is only
  * handed on.  Returns whether it is sound.
