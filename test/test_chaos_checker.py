@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +19,10 @@ import chaos  # noqa: E402
 from harness import limits, report  # noqa: E402
 from harness.checker import CODES, DeadLetter, Evidence, INVARIANTS, Probe, Window  # noqa: E402
 from harness.checker import check, fault_of_answer, looked_at, outcome_of  # noqa: E402
-from harness.faults import CATALOGUE  # noqa: E402
+from harness.faults import CATALOGUE, PROGRAMS, server_frozen  # noqa: E402
 from harness.history import FAIL, HTTP, INFO, OK, RPC, Op  # noqa: E402
 from harness.nemesis import Nemesis, first_run_of_success, goes_on, least_faults, recovery_s, schedule  # noqa: E402
+from harness.system import System  # noqa: E402
 
 ORDERS = 10
 STOCK = 1000
@@ -510,6 +512,36 @@ def test_the_summary_says_what_a_run_does_not_prove(tmp_path):
     command = [sys.executable, CHECKOUT / "chaos" / "summary.py", tmp_path]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "| 1 of 3, INV-5; nothing to look at: INV-4; too few faults |" in printed
+
+
+@pytest.mark.parametrize(
+    "server, alone, labels",
+    [
+        ("rabbitmq", True, PROGRAMS),
+        ("rabbitmq", False, PROGRAMS),
+        ("postgres", True, ("orders-1", "orders-2")),
+        ("postgres", False, None),
+        ("redis", True, ("products-1", "products-2")),
+        ("redis", False, None),
+    ],
+)
+def test_who_is_not_ready_when_a_server_is_frozen(server, alone, labels):
+    asked = []
+    servers = SimpleNamespace(paused=lambda name: nullcontext())
+    system = SimpleNamespace(servers=servers, expect_unready=lambda began, ended, *labels: asked.append(labels))
+    with server_frozen(SimpleNamespace(system=system, alone=alone), server):
+        assert asked == []
+    assert asked == ([labels] if labels else [])
+
+
+def test_a_program_that_is_hurt_hears_later_of_what_is_broken():
+    system = System.__new__(System)
+    system.injured, system.unready = [Window("orders-1", 5, 8), Window("orders-2", 9, float("inf"))], []
+    system.expect_unready(1, 20, "orders-1", "orders-2", "gateway-1")
+    lag = limits.READY_LAG_S
+    assert system.unready == [Window("orders-1", 8 + lag, 20), Window("gateway-1", 1 + lag, 20)]
+    system.expect_unready(1, 1 + lag, "products-1")
+    assert len(system.unready) == 2, "it need not have heard of it"
 
 
 def test_the_table_of_faults_is_true():

@@ -32,6 +32,11 @@ from .system import IN_NAMESPACES
 
 PROGRAMS = ("products-1", "products-2", "orders-1", "orders-2", "gateway-1")
 SERVICES = PROGRAMS[:4]
+SILENCES = {  # server -> who needs it, and when they have given it up as frozen at the latest
+    "rabbitmq": (PROGRAMS, limits.SILENCE_S),
+    "postgres": (SERVICES[2:], limits.POSTGRES_SILENCE_S),
+    "redis": (SERVICES[:2], limits.REDIS_SILENCE_S),
+}
 LINKS = (
     *(f"{program}~broker" for program in PROGRAMS),
     "products-1~redis",
@@ -65,6 +70,7 @@ class Stage:
         self.poison = {}
         self.also_sold = Counter()  # product -> what events that are no order's took of it
         self.mended = {}  # product -> its fields, once it was no product
+        self.alone = True  # no other fault is meant to overlap the one that strikes now
 
 
 def _label(link):
@@ -92,11 +98,13 @@ def broker_killed(stage):
 
 @contextmanager
 def server_frozen(stage, server):
+    """Whoever needs a store finds out by asking it, so only where nothing else keeps requests from it is it known when."""
+    labels, silence_s = SILENCES[server]
     with stage.system.servers.paused(server):
         began = time.monotonic()
         yield
-        if server == "rabbitmq":
-            stage.system.expect_unready(began + limits.SILENCE_S, time.monotonic(), *PROGRAMS)
+        if server == "rabbitmq" or stage.alone:
+            stage.system.expect_unready(began + silence_s, time.monotonic(), *labels)
 
 
 def _have_it_publish(system, gateway):
@@ -369,13 +377,17 @@ def wal_full(stage):
     system.fill_wal()
     try:
         over = time.monotonic() + limits.MACHINE_RECOVERY_S
-        while b"No space left on device" not in log.read_bytes()[size:]:
+        while b"PANIC: " not in log.read_bytes()[size:]:
             assert time.monotonic() < over, "PostgreSQL still finds room for its log"
             try:  # the next segment is needed now, and cannot be made
                 system.shop.query("SELECT pg_switch_wal() FROM (SELECT pg_logical_emit_message(false, 'chaos', 'x')) AS x")
             except psycopg2.Error:
                 time.sleep(0.05)
+        began = time.monotonic()
         yield
+        came_back = b"database system is ready to accept connections" in log.read_bytes()[size:]
+        if stage.alone and not came_back:  # else a link that is silent hides for a while that it is gone
+            system.expect_unready(began, time.monotonic(), *SERVICES[2:])
     finally:
         system.clear_wal()
         system.servers.start_one("postgres")
@@ -659,12 +671,12 @@ CATALOGUE = (
     Fault("F14", "backends terminated", "postgres", (1, 3), backends_terminated),
     Fault("F14", "backend killed", "postgres", (0, 1), backend_killed),
     Fault("F14", "PostgreSQL killed", "postgres", (0.5, 7), server_killed, lambda rng: {"server": "postgres", "labels": SERVICES[2:]}),
-    Fault("F15", "PostgreSQL frozen", "postgres", (2, 8), server_frozen, lambda rng: {"server": "postgres"}),
+    Fault("F15", "PostgreSQL frozen", "postgres", (2, 18), server_frozen, lambda rng: {"server": "postgres"}),
     Fault("F16", "WAL disk full", "postgres", (2, 6), wal_full, needs="file systems"),
     Fault("F17", "deadlocks", "postgres", (4, 8), deadlocks),
     Fault("F18", "lock held", "postgres", (2, 8), table_locked, lambda rng: {"statement": rng.choice(LOCKS)}),
     Fault("F19", "Redis killed", "redis", (0.5, 7), server_killed, lambda rng: {"server": "redis", "labels": SERVICES[:2]}),
-    Fault("F20", "Redis frozen", "redis", (2, 8), server_frozen, lambda rng: {"server": "redis"}),
+    Fault("F20", "Redis frozen", "redis", (2, 14), server_frozen, lambda rng: {"server": "redis"}),
     Fault("F20", "Redis paused", "redis", (4, 5), redis_paused, lambda rng: {"ms": 4000}),
     Fault("F21", "scripts flushed", "redis", (2, 4), redis_scripts_flushed),
     Fault("F21", "Redis out of memory", "redis", (2, 5), redis_out_of_memory),

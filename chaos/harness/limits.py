@@ -5,6 +5,9 @@ SCALE = float(os.environ.get("TIME_SCALE", "1"))
 
 HEARTBEAT_S = 5  # of AMQP connections, asked for by ?heartbeat=
 SILENCE_S = 2 * HEARTBEAT_S  # a silent broker is given up
+# Stores that are silent are given up as STORE_TIMEOUT_MS says: by default after 5 s (its margin is in it) and after 2 s.
+POSTGRES_SILENCE_S = 2 * 5  # an idle connection asks by and by, and then waits as long
+REDIS_SILENCE_S = 3 * 2  # it is asked by requests alone, and an instance may get its first one when another has given up
 BACKOFF_MAX_S = 5  # the longest pause between two attempts to come back (rpclib's channels; connections: 2)
 RPC_TIMEOUT_S = 5  # the gateway's, its default
 CLAIM_S = 10  # an outbox event of a killed process is its own for so long

@@ -133,6 +133,7 @@ class Nemesis:
                 break
             if now_s >= seconds:
                 self.say(f"{self.brought_about} of {least} faults: it goes on until {seconds * limits.LONGER_AT_MOST:g} s at most")
+            self.stage.alone = len(planned) == 1
             self.calm.append(Window("*", calm_since, time.monotonic()))
             round_ = [Struck(one) for one in planned]
             self.struck += round_

@@ -364,8 +364,11 @@ class System:
                 window.ended = time.monotonic()
 
     def expect_unready(self, began, ended, *labels):
-        if ended > began + limits.READY_LAG_S:
-            self.unready += [Window(label, began + limits.READY_LAG_S, ended) for label in labels]
+        """A program that was itself hurt meanwhile hears of it only then."""
+        for label in labels:
+            heard = max([began, *(hurt.ended for hurt in self.injured if hurt.meets(label, began, ended))]) + limits.READY_LAG_S
+            if heard < ended:
+                self.unready.append(Window(label, heard, ended))
 
     def kill_program(self, label):
         with self._lock:
