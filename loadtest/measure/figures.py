@@ -105,10 +105,16 @@ def micros(value):
     return f"{value / 1000:.2f} ms" if value >= 1000 else f"{value:.0f} us"
 
 
-def percent_interval(shares):
-    """5.4 % (0.5 to 9.9): their median, and where it lies"""
-    low, high = median_interval(shares)
-    return f"{median(shares) * 100:.1f} % ({low * 100:.1f} to {high * 100:.1f})"
+def percent_interval(changes):
+    """+5.4 % (+0.5 to +9.9): their median, and where it lies"""
+    low, high = median_interval(changes)
+    return f"{median(changes) * 100:+.1f} % ({low * 100:+.1f} to {high * 100:+.1f})"
+
+
+def at_most(costs, most):
+    """Is their median at most this?  None where it lies to both sides, so that nobody can tell."""
+    low, high = median_interval(costs)
+    return True if high <= most else False if low > most else None
 
 
 def share_line(measurements, what, title, least, connections=64):

@@ -20,8 +20,10 @@ OPEN_LOOP_SHARES = (0.5, 0.8)  # of the peak
 OPEN_LOOP_QUICK = ("get_product", "post_order")
 SERVERS = ("rabbitmq", "redis", "postgres")
 BATCH_CLIENTS = 4
-WATCHED_TURNS = 8  # in a repetition: a difference so small needs many of them, and close together
-WATCHED_S = 1
+# A difference of a few per cent needs many turns, short and close together: so many pairs of them in a repetition.
+WATCHED_TURNS = 8
+FLAT_TURNS = 5
+TURN_S = 1
 AWAKE_AT_MOST = 1  # connections: with more, there is always work for a processor
 WORTHLESS_MAX = 10  # runs that went wrong; past that, it is not the run
 SCRAPE_INTERVAL_S = 1
@@ -43,6 +45,11 @@ def flat_shops(sizes):
 
 def flat_room(axis, size):
     return f"{size}_{axis}"
+
+
+def flat_pair(name, axis, size):
+    """What a load of a shop of this size is called, and what the smallest shop's beside it."""
+    return f"{name} of {size} {axis}", f"{name} beside {size} {axis}"
 
 
 class Worthless(Exception):
@@ -290,20 +297,23 @@ class Bench:
 
     def flatness(self, shop_of, sizes, repetitions, connections, seconds):
         """The same requests to shops that differ in one thing alone: how many products, or how many orders, they hold.
-        All of them are there at the same time and asked in turn; `shop_of` makes a shop in the room of a name."""
+        All of them are there at the same time, and each is asked in turn with the smallest, the largest more often; `shop_of`
+        makes a shop in the room of a name."""
         workloads = {}
         for axis, size in flat_shops(sizes):
             products, orders = (size, sizes[0]) if axis == "products" else (sizes[0], size)
             say(f"filling a shop with {products:,} products and {orders:,} orders")
             workloads[axis, size] = self.fill(self.shop(shop_of(flat_room(axis, size))), products, orders)
-        workloads["orders", sizes[0]] = workloads["products", sizes[0]]
+        smallest = workloads["products", sizes[0]]
         for number in range(repetitions):
             for axis, loads in FLAT_LOADS.items():
                 for name in loads:
-                    turn = number % len(sizes)
-                    for size in sizes[turn:] + sizes[:turn]:
-                        what = f"{name} of {size} {axis}"
-                        self.closed(workloads[axis, size], name, connections, what, seconds)
+                    for size in sizes[1:]:
+                        pair = dict(zip(flat_pair(name, axis, size), (workloads[axis, size], smallest)))
+                        turns = FLAT_TURNS if size == sizes[-1] and not self.quick else 1
+                        for turn in range(number, number + turns):
+                            for what in sorted(pair, reverse=turn % 2 == 1):
+                                self.closed(pair[what], name, connections, what, min(seconds, TURN_S))
         note_end()
 
     # ---- scale -------------------------------------------------------------------------------------------------
@@ -340,7 +350,7 @@ class Bench:
         for number in range(WATCHED_TURNS * repetitions):
             for name in sorted(workloads, reverse=number % 2 == 1):
                 with Scraper(workloads[name].shop.metrics_ports):
-                    self.closed(workloads[name], "get_product", connections, f"get_product {name}", min(seconds, WATCHED_S))
+                    self.closed(workloads[name], "get_product", connections, f"get_product {name}", min(seconds, TURN_S))
         note_end()
 
 
