@@ -230,7 +230,7 @@ static void client_on_answer(struct rpc_client *client, struct call *call, struc
     if (status == RPC_BAD_REPLY)
         rpc_log(RPC_LOG_ERROR, "an answer is no Nameko answer", RPC_LOG_TEXT("correlation_id", call->correlation_id),
                 RPC_LOG_INT("size", body.size));
-    client_end(client, call, status, status == RPC_BAD_REPLY ? NULL : &answer.reply);
+    client_end(client, call, status, status == RPC_OK || status == RPC_REMOTE_ERROR ? &answer.reply : NULL);
     wire_answer_clear(&answer);
 }
 

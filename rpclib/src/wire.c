@@ -105,14 +105,16 @@ static struct rpc_bytes member_text(const json_t *object, const char *name)
     return json_is_string(value) ? rpc_json_text(value) : rpc_bytes_of("");
 }
 
-static bool answer_take_error(struct wire_answer *out, struct rpc_bytes text)
+static enum rpc_status answer_take_error(struct wire_answer *out, struct rpc_bytes text)
 {
     char reason[RPC_JSON_REASON_SIZE];
     json_t *exc_args;
 
     out->error = rpc_json_load(text, reason);
+    if (out->error == NULL && rpc_json_no_memory(reason))
+        return RPC_LOST;
     if (!json_is_object(out->error))
-        return false;
+        return RPC_BAD_REPLY;
     exc_args = json_object_get(out->error, "exc_args");
     if (json_is_array(exc_args))
         out->exc_args = json_dumps(exc_args, 0);
@@ -122,7 +124,7 @@ static bool answer_take_error(struct wire_answer *out, struct rpc_bytes text)
         .value = member_text(out->error, "value"),
         .exc_args = rpc_bytes_of(out->exc_args != NULL ? out->exc_args : "[]"),
     };
-    return true;
+    return RPC_REMOTE_ERROR;
 }
 
 enum rpc_status wire_answer_parse(struct wire_answer *out, struct rpc_bytes body)
@@ -134,7 +136,7 @@ enum rpc_status wire_answer_parse(struct wire_answer *out, struct rpc_bytes body
     if (!rpc_json_members(body, 2, names, values) || values[1].data == NULL)
         return RPC_BAD_REPLY;
     if (!rpc_bytes_equal(values[1], "null"))
-        return answer_take_error(out, values[1]) ? RPC_REMOTE_ERROR : RPC_BAD_REPLY;
+        return answer_take_error(out, values[1]);
     if (values[0].data == NULL)
         return RPC_BAD_REPLY;
     out->reply.result = values[0];

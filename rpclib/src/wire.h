@@ -76,7 +76,7 @@ struct wire_answer {
     char *exc_args;
 };
 
-/* RPC_OK, RPC_REMOTE_ERROR, or RPC_BAD_REPLY. */
+/* RPC_OK, RPC_REMOTE_ERROR, RPC_BAD_REPLY; or RPC_LOST where there was no memory to read an error. */
 enum rpc_status wire_answer_parse(struct wire_answer *out, struct rpc_bytes body);
 void wire_answer_clear(struct wire_answer *answer);
 

@@ -16,7 +16,7 @@ enum rpc_status {
     RPC_OFFLINE,         /* not connected, nothing was sent; the connection comes back by itself */
     RPC_BLOCKED,         /* the broker is out of memory or disk and takes no messages: nothing was sent */
     RPC_TIMEOUT,         /* the deadline passed: the other side may have done it, or may do it yet */
-    RPC_LOST,            /* the link broke after the message was sent: it may have been done */
+    RPC_LOST,            /* the link broke after it was sent, or no memory for its answer: it may have been done */
     RPC_REFUSED,         /* the broker said no to this message (basic.nack): not stored; publish it again */
     RPC_BAD_REPLY,       /* an answer came that is none (not Nameko's envelope): it may have been done */
     RPC_TOO_LARGE,       /* the message is larger than its bound: nothing was sent */

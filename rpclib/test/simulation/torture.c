@@ -426,6 +426,7 @@ static void pure(void)
     json_t *bound[RPC_PARAMETERS_MAX];
     struct rpc_bytes values[2];
     struct wire_answer answer;
+    enum rpc_status status;
     struct rpc_context *context, *stored;
     struct wire_call call;
     struct rpc_text out = {0};
@@ -436,8 +437,11 @@ static void pure(void)
     if (wire_call_parse(&call, rpc_bytes_of(body), reason) == WIRE_CALL_OK)
         (void)wire_bind(&methods[0], &call, bound, reason);
     wire_call_clear(&call);
-    if (wire_answer_parse(&answer, rpc_bytes_of(failure)) == RPC_REMOTE_ERROR)
+    status = wire_answer_parse(&answer, rpc_bytes_of(failure));
+    if (status == RPC_REMOTE_ERROR)
         (void)wire_error(&out, &answer.reply.error);
+    else if (status != RPC_LOST || !torture_fell())
+        torture_violated("an error is %s", rpc_status_name(status));
     wire_answer_clear(&answer);
     (void)wire_error(&out, &(struct rpc_error){.value = RPC_BYTES("no \xff such")});
     (void)wire_request(&out, RPC_BYTES("[]"), RPC_BYTES("{}"));
