@@ -470,22 +470,24 @@ static struct rpc_settings *settings_new(const struct rpc_settings_program *prog
 {
     size_t own = table_count(program->table), rows = own + table_count(common);
     struct rpc_settings *settings = calloc(1, sizeof(*settings));
+    struct value *values;
+    size_t count = 0;
 
     if (settings == NULL)
         return NULL;
-    settings->program = *program;
     assert(rows > 0);
-    settings->values = calloc(rows, sizeof(*settings->values));
-    if (settings->values == NULL) {
+    values = calloc(rows, sizeof(*values));
+    if (values == NULL) {
         free(settings);
         return NULL;
     }
-    for (size_t i = 0; i < own; i++)
-        settings->values[settings->count++].setting = &program->table[i];
-    for (const struct rpc_setting *row = common; row->name != NULL; row++) {
-        if (!is_replaced(row, program))
-            settings->values[settings->count++].setting = row;
+    for (size_t i = 0; i < rows; i++) {
+        const struct rpc_setting *row = i < own ? &program->table[i] : &common[i - own];
+
+        if (i < own || !is_replaced(row, program))
+            values[count++].setting = row;
     }
+    *settings = (struct rpc_settings){.program = *program, .values = values, .count = count};
     return settings;
 }
 
