@@ -3,9 +3,11 @@
  *
  * Each statement is a transaction of its own, closed by a Sync: it counts as done when the server has answered that,
  * for not before then is it committed.  Statements are prepared when the connection comes up.  A server that falls
- * silent is given up after its time, one that answers without an end after DATABASE_ANSWER_SIZE_MAX bytes (of TCP; nobody
- * counts those of a Unix socket), and the link connects anew, with a delay spread at random that grows until a connection
- * answers a statement: to log in is not enough.
+ * silent is given up after its time, one that answers without an end after DATABASE_ANSWER_SIZE_MAX bytes, and the link
+ * connects anew, with a delay spread at random that grows until a connection answers a statement: to log in is not enough.
+ *
+ * The bytes are TCP's (nobody counts those of a Unix socket), looked at between libpq's reads: it reads a row to its end for
+ * as long as the server sends faster than that.
  */
 #ifndef ORDERS_DATABASE_LINK_H
 #define ORDERS_DATABASE_LINK_H

@@ -344,7 +344,8 @@ WITHOUT_AN_END = {
     "answers": (BOUND, (description(COLUMNS) + ROW + complete()) * 64),
     "notices": (BOUND, notice("x" * 1000) * 64),
     "settings": (BOUND, message(b"S", b"TimeZone\0UTC\0") * 2000),
-    "a row": (BOUND + description(COLUMNS) + message(b"D", struct.pack(">H", COLUMNS), 0x3FFFFFFF), b"x" * 65536),
+    # libpq reads a row to its end for as long as the server sends faster than it reads, and is not to be stopped within.
+    "a row": (BOUND + description(COLUMNS) + message(b"D", struct.pack(">H", COLUMNS), 3 * ANSWER_SIZE_MAX), b"x" * 65536),
 }
 
 
@@ -360,9 +361,9 @@ def test_an_answer_without_an_end(bench, what):
             link.send(part)
 
     def given_up():
-        """For the size of what it says; on a busy machine, what takes libpq long may be given up for its time."""
+        """For the size of what it says; what takes libpq long, for its time; and a row that came to its end, for it is none."""
         reasons = [one.get("reason", "") for one in bench.orders.records()]
-        return sum("more than anybody" in one or "does not answer" in one for one in reasons)
+        return sum(any(why in one for why in ("more than anybody", "does not answer", "insufficient data")) for one in reasons)
 
     bench.postgres.hooks["get"] = bench.postgres.hooks["list"] = bench.postgres.hooks[CREATE] = talk
     for count, (method_name, argument, expected) in enumerate(
