@@ -506,26 +506,26 @@ enum order_status order_read_page(struct order_page *out, const json_t *after, c
 
 void order_print_line_rest(struct rpc_text *out, const struct order_line *line)
 {
-    rpc_text_append(out, RPC_BYTES(",\"product_id\":"));
+    rpc_text_append(out, RPC_BYTES(ORDER_LABEL_PRODUCT_ID));
     rpc_text_append_json_string(out, line->product_id);
-    rpc_text_append(out, RPC_BYTES(",\"price\":\""));
+    rpc_text_append(out, RPC_BYTES(ORDER_LABEL_PRICE "\""));
     rpc_text_append(out, line->price);
-    rpc_text_append(out, RPC_BYTES("\",\"quantity\":"));
+    rpc_text_append(out, RPC_BYTES("\"" ORDER_LABEL_QUANTITY));
     rpc_text_append_integer(out, line->quantity);
-    rpc_text_append(out, RPC_BYTES("}"));
+    rpc_text_append(out, RPC_BYTES(ORDER_LABEL_LINE_END));
 }
 
 void order_print(struct rpc_text *out, const struct order *order)
 {
     size_t index;
 
-    rpc_text_append(out, RPC_BYTES("{\"id\":"));
+    rpc_text_append(out, RPC_BYTES(ORDER_LABEL_ID));
     rpc_text_append_integer(out, order->id);
-    rpc_text_append(out, RPC_BYTES(",\"order_details\":["));
+    rpc_text_append(out, RPC_BYTES(ORDER_LABEL_DETAILS));
     for (index = 0; index < order->lines_count; index++) {
-        rpc_text_append(out, index == 0 ? RPC_BYTES("{\"id\":") : RPC_BYTES(",{\"id\":"));
+        rpc_text_append(out, index == 0 ? RPC_BYTES(ORDER_LABEL_ID) : RPC_BYTES(ORDER_LABEL_NEXT ORDER_LABEL_ID));
         rpc_text_append_integer(out, order->lines[index].id);
         order_print_line_rest(out, &order->lines[index]);
     }
-    rpc_text_append(out, RPC_BYTES("]}"));
+    rpc_text_append(out, RPC_BYTES(ORDER_LABEL_END));
 }

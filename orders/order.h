@@ -92,6 +92,16 @@ enum order_status order_read_page(struct order_page *out, const json_t *after, c
 
 /* ---- As JSON ---- */
 
+/* What order_print() writes in front of each value (a price has quotes), between two lines, behind a line, and behind all. */
+#define ORDER_LABEL_ID         "{\"id\":"
+#define ORDER_LABEL_DETAILS    ",\"order_details\":["
+#define ORDER_LABEL_PRODUCT_ID ",\"product_id\":"
+#define ORDER_LABEL_PRICE      ",\"price\":"
+#define ORDER_LABEL_QUANTITY   ",\"quantity\":"
+#define ORDER_LABEL_NEXT       ","
+#define ORDER_LABEL_LINE_END   "}"
+#define ORDER_LABEL_END        "]}"
+
 /* {"id":1,"order_details":[{"id":1,"product_id":"the_odyssey","price":"100000.99","quantity":1}]} */
 void order_print(struct rpc_text *out, const struct order *order);
 

@@ -2,21 +2,14 @@
 
 #include <stdlib.h>
 
+#include "order.h"
 #include "printed.h"
 
-/* What orders/order.c prints in front of each value. */
-#define LABEL_ID         "{\"id\":"
-#define LABEL_DETAILS    ",\"order_details\":["
-#define LABEL_PRODUCT_ID ",\"product_id\":"
-#define LABEL_PRICE      ",\"price\":"
-#define LABEL_QUANTITY   ",\"quantity\":"
-#define LABEL_NEXT       ","
-#define LABEL_LINE_END   "}"
-#define LABEL_END        "]}"
-
 /* What a line is at least: there are never more of them in the text than it has room for. */
-#define LINE_SIZE_MIN \
-    (sizeof(LABEL_ID "0" LABEL_PRODUCT_ID "\"\"" LABEL_PRICE "\"0\"" LABEL_QUANTITY "0" LABEL_LINE_END) - 1)
+#define LINE_SHORTEST                                                                               \
+    ORDER_LABEL_ID "0" ORDER_LABEL_PRODUCT_ID "\"\"" ORDER_LABEL_PRICE "\"0\"" ORDER_LABEL_QUANTITY \
+                   "0" ORDER_LABEL_LINE_END
+#define LINE_SIZE_MIN (sizeof(LINE_SHORTEST) - 1)
 
 /* What is put into a line, around the product, the images' root and the product's id. */
 #define BEFORE_PRODUCT ", \"product\": "
@@ -52,18 +45,18 @@ static bool take_price(const char **at, const char *end, struct rpc_bytes *price
 
 static bool take_line(const char **at, const char *end, struct rpc_bytes fields[LINE_FIELDS])
 {
-    return printed_label(at, end, RPC_BYTES(LABEL_ID)) && printed_integer(at, end, &fields[LINE_ID]) &&
-           printed_label(at, end, RPC_BYTES(LABEL_PRODUCT_ID)) && printed_string(at, end, &fields[LINE_PRODUCT_ID]) &&
-           printed_label(at, end, RPC_BYTES(LABEL_PRICE)) && take_price(at, end, &fields[LINE_PRICE]) &&
-           printed_label(at, end, RPC_BYTES(LABEL_QUANTITY)) && printed_integer(at, end, &fields[LINE_QUANTITY]) &&
-           printed_label(at, end, RPC_BYTES(LABEL_LINE_END));
+    return printed_label(at, end, RPC_BYTES(ORDER_LABEL_ID)) && printed_integer(at, end, &fields[LINE_ID]) &&
+           printed_label(at, end, RPC_BYTES(ORDER_LABEL_PRODUCT_ID)) &&
+           printed_string(at, end, &fields[LINE_PRODUCT_ID]) && printed_label(at, end, RPC_BYTES(ORDER_LABEL_PRICE)) &&
+           take_price(at, end, &fields[LINE_PRICE]) && printed_label(at, end, RPC_BYTES(ORDER_LABEL_QUANTITY)) &&
+           printed_integer(at, end, &fields[LINE_QUANTITY]) && printed_label(at, end, RPC_BYTES(ORDER_LABEL_LINE_END));
 }
 
 /* The line that ends before `end`. */
 static void add_line(struct order_text *order, const char *end, struct rpc_bytes product_id)
 {
     order->lines[order->lines_count++] = (struct order_text_line){
-        .end = (size_t)(end - order->text.data) - (sizeof(LABEL_LINE_END) - 1),
+        .end = (size_t)(end - order->text.data) - (sizeof(ORDER_LABEL_LINE_END) - 1),
         .product = distinct_add(&order->products, product_id),
     };
 }
@@ -73,18 +66,18 @@ static bool take_order(const char **at, const char *end, int64_t *id, struct ord
 {
     struct rpc_bytes digits, fields[LINE_FIELDS];
 
-    if (!printed_label(at, end, RPC_BYTES(LABEL_ID)) || !printed_integer(at, end, &digits) ||
-        !walk_integer(digits, id) || !printed_label(at, end, RPC_BYTES(LABEL_DETAILS)))
+    if (!printed_label(at, end, RPC_BYTES(ORDER_LABEL_ID)) || !printed_integer(at, end, &digits) ||
+        !walk_integer(digits, id) || !printed_label(at, end, RPC_BYTES(ORDER_LABEL_DETAILS)))
         return false;
-    if (printed_label(at, end, RPC_BYTES(LABEL_END)))
+    if (printed_label(at, end, RPC_BYTES(ORDER_LABEL_END)))
         return true;
     do {
         if (!take_line(at, end, fields))
             return false;
         if (order != NULL)
             add_line(order, *at, fields[LINE_PRODUCT_ID]);
-    } while (printed_label(at, end, RPC_BYTES(LABEL_NEXT)));
-    return printed_label(at, end, RPC_BYTES(LABEL_END));
+    } while (printed_label(at, end, RPC_BYTES(ORDER_LABEL_NEXT)));
+    return printed_label(at, end, RPC_BYTES(ORDER_LABEL_END));
 }
 
 /* All of the text. */
@@ -128,15 +121,15 @@ static bool rewrite_line(struct rpc_text *out, struct rpc_bytes line)
         !walk_is_string(fields[LINE_PRODUCT_ID]) || !is_whole(fields[LINE_PRICE], take_price) ||
         !is_whole(fields[LINE_QUANTITY], printed_integer))
         return false;
-    append(out, RPC_BYTES(LABEL_ID));
+    append(out, RPC_BYTES(ORDER_LABEL_ID));
     append(out, fields[LINE_ID]);
-    append(out, RPC_BYTES(LABEL_PRODUCT_ID));
+    append(out, RPC_BYTES(ORDER_LABEL_PRODUCT_ID));
     append(out, fields[LINE_PRODUCT_ID]);
-    append(out, RPC_BYTES(LABEL_PRICE));
+    append(out, RPC_BYTES(ORDER_LABEL_PRICE));
     append(out, fields[LINE_PRICE]);
-    append(out, RPC_BYTES(LABEL_QUANTITY));
+    append(out, RPC_BYTES(ORDER_LABEL_QUANTITY));
     append(out, fields[LINE_QUANTITY]);
-    append(out, RPC_BYTES(LABEL_LINE_END));
+    append(out, RPC_BYTES(ORDER_LABEL_LINE_END));
     return true;
 }
 
@@ -150,15 +143,15 @@ static bool rewrite_order(struct rpc_text *out, struct rpc_bytes text, int64_t *
     if (!walk_members(text, ORDER_FIELDS, names, fields, NULL) || !is_whole(fields[ORDER_ID], printed_integer) ||
         !walk_integer(fields[ORDER_ID], id) || !walk_array(&walk, fields[ORDER_DETAILS]))
         return false;
-    append(out, RPC_BYTES(LABEL_ID));
+    append(out, RPC_BYTES(ORDER_LABEL_ID));
     append(out, fields[ORDER_ID]);
-    append(out, RPC_BYTES(LABEL_DETAILS));
+    append(out, RPC_BYTES(ORDER_LABEL_DETAILS));
     for (bool first = true; walk_next(&walk, NULL, &line); first = false) {
-        append(out, first ? RPC_BYTES("") : RPC_BYTES(LABEL_NEXT));
+        append(out, first ? RPC_BYTES("") : RPC_BYTES(ORDER_LABEL_NEXT));
         if (!rewrite_line(out, line))
             return false;
     }
-    append(out, RPC_BYTES(LABEL_END));
+    append(out, RPC_BYTES(ORDER_LABEL_END));
     return true;
 }
 
