@@ -1,5 +1,7 @@
 #include "complaint.h"
 
+#include <rpclib/json.h>
+
 #define PATH_SIZE_MAX 256 /* bytes of a field's path; what is deeper is told by less of it */
 
 struct complaint {
@@ -10,7 +12,7 @@ struct complaint {
 
 static void append_message(struct complaint *complaint, struct rpc_bytes path, const json_t *message)
 {
-    struct rpc_bytes words = {json_string_value(message), json_string_length(message)};
+    struct rpc_bytes words = rpc_json_text(message);
     bool first = complaint->text->size + COMPLAINT_SIZE_MAX == complaint->limit;
 
     if (complaint->cut || complaint->text->size + path.size + words.size + 4 > complaint->limit) {

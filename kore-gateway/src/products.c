@@ -175,7 +175,7 @@ static void create_on_created(struct flight *flight, size_t slot, enum rpc_statu
     }
     answer_begin(answer);
     rpc_text_append(answer_body(answer), RPC_BYTES("{\"id\": "));
-    rpc_text_append_json_string(answer_body(answer), (struct rpc_bytes){json_string_value(id), json_string_length(id)});
+    rpc_text_append_json_string(answer_body(answer), rpc_json_text(id));
     rpc_text_append(answer_body(answer), RPC_BYTES("}"));
     answer_end(answer, 200);
     flight_done(flight);
