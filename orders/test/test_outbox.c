@@ -4,10 +4,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/types.h>
 
 #include <cmocka.h>
 
+#include "fake_chance.h"
 #include "fake_loop.h"
 #include "outbox.h"
 #include "rpclib/publisher.h"
@@ -26,7 +26,6 @@ static struct {
     rpc_confirm_fn *confirm;
     void *confirm_arg;
     bool is_claiming;
-    uint64_t chance; /* what getrandom() gives: so much shorter is a pause */
 } world;
 
 /* ---- Database, broker and chance --------------------------------------------------------------------------------- */
@@ -46,7 +45,6 @@ void __wrap_rpc_publisher_free(struct rpc_publisher *publisher);
 bool __wrap_rpc_publisher_ready(const struct rpc_publisher *publisher);
 enum rpc_status __wrap_rpc_publish(struct rpc_publisher *publisher, const char *event_type, struct rpc_bytes data,
                                    const struct rpc_context *context, rpc_confirm_fn *done, void *arg);
-ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags);
 
 void __wrap_order_store_claim_new_events(struct order_store *store, bool claim)
 {
@@ -121,14 +119,6 @@ enum rpc_status __wrap_rpc_publish(struct rpc_publisher *publisher, const char *
     return RPC_OK;
 }
 
-ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags)
-{
-    (void)flags;
-    assert_int_equal(size, sizeof(world.chance));
-    memcpy(out, &world.chance, sizeof(world.chance));
-    return (ssize_t)size;
-}
-
 /* ---- What happens ------------------------------------------------------------------------------------------------ */
 
 static void statement_end(struct statement *statement)
@@ -176,7 +166,7 @@ static uint64_t until_it_looks(void)
 /* No queue is bound to the event that the look finds.  Returns how long the outbox waits then. */
 static uint64_t pause_ms(uint64_t chance)
 {
-    world.chance = chance;
+    fake_chance = chance;
     look_finds_one();
     broker_says(RPC_UNKNOWN_SERVICE);
     assert_false(world.is_claiming);
@@ -189,6 +179,7 @@ static int setup(void **state)
 {
     (void)state;
     memset(&world, 0, sizeof(world));
+    fake_chance = 0;
     world.loop = fake_loop_new();
     world.outbox = outbox_new(&(struct outbox_options){.loop = fake_loop_base(world.loop), .store_timeout_ms = 1000});
     assert_non_null(world.outbox);

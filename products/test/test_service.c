@@ -4,10 +4,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/types.h>
 
 #include <cmocka.h>
 
+#include "fake_chance.h"
 #include "fake_loop.h"
 #include "rpclib/service.h"
 #include "service.h"
@@ -24,7 +24,6 @@ static struct {
     struct product_application *begun;
     product_application_fn *on_applied;
     unsigned attempts, done, handed_back;
-    uint64_t chance; /* what getrandom() gives: so much shorter is a pause */
 } world;
 
 /* ---- Redis, the broker and chance -------------------------------------------------------------------------------- */
@@ -42,7 +41,6 @@ void __wrap_rpc_service_set_able(struct rpc_service *service, bool able);
 void __wrap_rpc_event_done(struct rpc_event *event);
 void __wrap_rpc_event_hand_back(struct rpc_event *event);
 bool __wrap_rpc_event_standby(const struct rpc_event *event);
-ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags);
 
 struct product_store *__wrap_product_store_new(const struct product_store_options *options)
 {
@@ -112,14 +110,6 @@ bool __wrap_rpc_event_standby(const struct rpc_event *event)
     return false;
 }
 
-ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags)
-{
-    (void)flags;
-    assert_int_equal(size, sizeof(world.chance));
-    memcpy(out, &world.chance, sizeof(world.chance));
-    return (ssize_t)size;
-}
-
 /* ---- What happens ------------------------------------------------------------------------------------------------ */
 
 static void order_comes(void)
@@ -138,7 +128,7 @@ static void is_tried_after(uint64_t pause_ms, uint64_t chance)
     unsigned attempts = world.attempts;
 
     assert_int_equal(fake_loop_next_ms(world.loop), pause_ms);
-    world.chance = chance;
+    fake_chance = chance;
     fake_loop_advance(world.loop, pause_ms);
     assert_int_equal(world.attempts, attempts + 1);
 }
@@ -159,6 +149,7 @@ static int setup(void **state)
 {
     (void)state;
     memset(&world, 0, sizeof(world));
+    fake_chance = 0;
     world.says = PRODUCT_STORE_UNAVAILABLE;
     world.loop = fake_loop_new();
     world.service = products_service_new(&(struct products_service_options){.loop = fake_loop_base(world.loop)});

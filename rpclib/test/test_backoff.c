@@ -4,41 +4,26 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/types.h>
 
 #include <cmocka.h>
 
+#include "fake_chance.h"
 #include "rpclib/backoff.h"
 
 #define MIN_MS 50
 #define MAX_MS 2000
 
-ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags);
-
-static uint64_t chance; /* what getrandom() gives */
-static int result;      /* below 0: it gives nothing */
-
-ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags)
-{
-    (void)flags;
-    assert_int_equal(size, sizeof(chance));
-    if (result < 0)
-        return result;
-    memcpy(out, &chance, sizeof(chance));
-    return (ssize_t)size;
-}
-
 /* The longest and the shortest delay after so many failures. */
 static void is(unsigned failures, uint64_t longest_ms, uint64_t shortest_ms)
 {
-    chance = 0;
-    result = 0;
+    fake_chance = 0;
+    fake_chance_fails = false;
     assert_int_equal(rpc_backoff_ms(failures, MIN_MS, MAX_MS), longest_ms);
-    chance = longest_ms - shortest_ms;
+    fake_chance = longest_ms - shortest_ms;
     assert_int_equal(rpc_backoff_ms(failures, MIN_MS, MAX_MS), shortest_ms);
-    chance++;
+    fake_chance++;
     assert_int_equal(rpc_backoff_ms(failures, MIN_MS, MAX_MS), longest_ms); /* no shorter one */
-    result = -1;
+    fake_chance_fails = true;
     assert_int_equal(rpc_backoff_ms(failures, MIN_MS, MAX_MS), longest_ms);
 }
 
@@ -59,11 +44,11 @@ static void test_delays(void **state)
 static void test_edges(void **state)
 {
     (void)state;
-    chance = UINT64_MAX;
-    result = 0;
+    fake_chance = UINT64_MAX;
+    fake_chance_fails = false;
     assert_int_equal(rpc_backoff_ms(9, 0, 0), 0);
     assert_int_equal(rpc_backoff_ms(0, 1, 1), 1);
-    for (chance = 0; chance < 100; chance++) {
+    for (fake_chance = 0; fake_chance < 100; fake_chance++) {
         uint64_t delay_ms = rpc_backoff_ms(0, 7, 7);
 
         assert_true(delay_ms >= 4 && delay_ms <= 7);

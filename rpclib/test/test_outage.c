@@ -5,31 +5,20 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/types.h>
 
 #include <cmocka.h>
 
+#include "fake_chance.h"
 #include "rpclib/outage.h"
 
 #define STAY_MS 2000
 
 static struct rpc_outage outage;
-static uint64_t chance; /* what getrandom() gives: so much shorter is a pause */
-
-ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags);
-
-ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags)
-{
-    (void)flags;
-    assert_int_equal(size, sizeof(chance));
-    memcpy(out, &chance, sizeof(chance));
-    return (ssize_t)size;
-}
 
 static int setup(void **state)
 {
     (void)state;
-    chance = 0;
+    fake_chance = 0;
     rpc_outage_init(&outage, STAY_MS, 1000);
     return 0;
 }
@@ -133,7 +122,7 @@ static void test_many_at_the_same_moment(void **state)
     (void)state;
     rpc_outage_init(&other, STAY_MS, now_ms);
     assert_true(rpc_outage_down(&outage, "gone", now_ms));
-    chance = half_ms;
+    fake_chance = half_ms;
     assert_true(rpc_outage_down(&other, "gone", now_ms));
     assert_false(rpc_outage_down(&other, "gone", now_ms + half_ms - 1));
     assert_true(rpc_outage_down(&other, "gone", now_ms + half_ms));
