@@ -52,6 +52,11 @@ def flat_pair(name, axis, size):
     return f"{name} of {size} {axis}", f"{name} beside {size} {axis}"
 
 
+def in_turn(pair, number):
+    """Who goes first goes second the next time."""
+    return sorted(pair, reverse=number % 2 == 1)
+
+
 class Worthless(Exception):
     """A run with a wrong answer, an error or a broken invariant: it does not count."""
 
@@ -312,7 +317,7 @@ class Bench:
                         pair = dict(zip(flat_pair(name, axis, size), (workloads[axis, size], smallest)))
                         turns = FLAT_TURNS if size == sizes[-1] and not self.quick else 1
                         for turn in range(number, number + turns):
-                            for what in sorted(pair, reverse=turn % 2 == 1):
+                            for what in in_turn(pair, turn):
                                 self.closed(pair[what], name, connections, what, min(seconds, TURN_S))
         note_end()
 
@@ -337,7 +342,7 @@ class Bench:
         workloads = {"classic": self.fill(classic), "quorum": self.fill(shop)}
         for number in range(repetitions):
             for name in ("get_product", "post_order"):
-                for kind in sorted(workloads, reverse=number % 2 == 1):
+                for kind in in_turn(workloads, number):
                     self.closed(workloads[kind], name, connections, f"{name} on {kind} queues", seconds)
         note_end()
 
@@ -348,7 +353,7 @@ class Bench:
         workloads = {"watched": self.fill(shop), "unwatched": self.fill(unwatched)}
         workloads["watched"].traced = True
         for number in range(WATCHED_TURNS * repetitions):
-            for name in sorted(workloads, reverse=number % 2 == 1):
+            for name in in_turn(workloads, number):
                 with Scraper(workloads[name].shop.metrics_ports):
                     self.closed(workloads[name], "get_product", connections, f"get_product {name}", min(seconds, TURN_S))
         note_end()
